@@ -1,10 +1,10 @@
 """What every job file shares: paths, arguments, Ray, the screen, exit codes.
 
-    from job import main
-    from webtochat.curate.stage import curate
+from job import main
+from webtochat.curate.stage import curate
 
-    if __name__ == "__main__":
-        main(__doc__, curate)
+if __name__ == "__main__":
+    main(__doc__, curate)
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ os.environ.update(
 )
 # What workers need of it, on any node.
 WORKER_ENVIRONMENT = {
-    key: os.environ[key]
-    for key in ("RAY_TRAIN_V2_ENABLED", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "PYTHONWARNINGS")
+    key: os.environ[key] for key in ("RAY_TRAIN_V2_ENABLED", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "PYTHONWARNINGS")
 } | {key: value for key, value in os.environ.items() if key.startswith(("AWS_", "HF_TOKEN"))}
 
 
@@ -59,7 +58,7 @@ def main(description: str | None, stage: Callable[[Run], Artifact]) -> NoReturn:
     """Runs one stage of the recipe on the command line, and exits."""
     arguments = parser(description)
     arguments.add_argument("--rebuild", action="store_true", help="delete what the stage made and make it anew")
-    options = arguments.parse_args()
+    options = arguments.parse_intermixed_args()
 
     def work() -> None:
         with started(options.recipe, options.overrides) as run:
@@ -104,9 +103,8 @@ def started(recipe_path: str, overrides: list[str], quiet: bool = True) -> Itera
 
     recipe = recipes.load(recipe_path, overrides)
     recipe = placed(recipe)
-    with locked(recipe), chatter_to_log(recipe, quiet) as stream:
-        with ray_started(recipe):
-            yield Run(recipe, Screen(stream))
+    with locked(recipe), chatter_to_log(recipe, quiet) as stream, ray_started(recipe):
+        yield Run(recipe, Screen(stream))
 
 
 def placed(recipe: Any) -> Any:
@@ -141,7 +139,7 @@ def locked(recipe: Any) -> Iterator[None]:
     directory = os.path.join(recipe.workspace, recipe.name)
     try:
         os.makedirs(directory, exist_ok=True)
-        lock = open(os.path.join(directory, ".lock"), "w")
+        lock = open(os.path.join(directory, ".lock"), "w")  # noqa: SIM115 (closed below, held all along)
     except OSError as error:
         raise UserError(f"cannot write to the workspace {directory}: {error.strerror}") from error
     with lock:

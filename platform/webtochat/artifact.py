@@ -154,8 +154,7 @@ class Draft:
             hashes = list(pool.map(lambda entry: storage.sha256(entry.path), entries))
         names = [entry.path[len(self.directory.rstrip("/")) + 1 :] for entry in entries]
         files = {
-            name: FileHash(size=entry.size, sha256=sha)
-            for name, entry, sha in zip(names, entries, hashes, strict=True)
+            name: FileHash(size=entry.size, sha256=sha) for name, entry, sha in zip(names, entries, hashes, strict=True)
         }
         identity = _full_identity(self.identity, self.inputs)
         earlier = json.loads(storage.read_bytes(self.path(DRAFT)))["seconds"]
@@ -213,8 +212,8 @@ def begin(directory: str, stage: str, identity: dict[str, Any], inputs: list[Art
     changed = differences(held, wanted)
     if changed:
         raise UserError(
-            f"{directory} was {'half-' if committed is None else ''}made with other settings ({'; '.join(changed[:6])}): "
-            f"choose another workspace= or name=, or run again with --rebuild {stage}"
+            f"{directory} was {'half-' if committed is None else ''}made with other settings "
+            f"({'; '.join(changed[:6])}): choose another workspace= or name=, or run again with --rebuild {stage}"
         )
     return committed if committed is not None else draft
 

@@ -93,7 +93,7 @@ class Stage(Draft):
 
 
 class Run:
-    """`parent_run_id`: the MLflow run that the stages' runs are nested in, where it is not the recipe's own (sweeps)."""
+    """`parent_run_id`: the MLflow run to nest the stages' runs in, where it is not the recipe's own (sweeps)."""
 
     def __init__(self, recipe: Recipe, screen: Screen | None = None, parent_run_id: str | None = None):
         self.recipe = recipe

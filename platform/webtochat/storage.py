@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pyarrow import fs
+from pyarrow import NativeFile, fs
 
 from webtochat.errors import MachineError, UserError
 
@@ -71,7 +71,7 @@ def read_bytes(path: str) -> bytes:
         return stream.read()
 
 
-def open_input(path: str, compression: str | None = None):
+def open_input(path: str, compression: str | None = None) -> NativeFile:
     """A readable binary stream over a file's raw bytes (never decompressed by the name's ending)."""
     filesystem, inner = resolve(path)
     return filesystem.open_input_stream(inner, compression=compression)
@@ -181,7 +181,7 @@ def upload_directory(local: str, path: str) -> None:
 
 
 def local_copy(path: str, key: str) -> str:
-    """A local directory with the files of `path`: itself if local, else a cache on this node, named by content `key`."""
+    """A local directory with the files of `path`: itself if local, else this node's cache, by content `key`."""
     if not is_remote(path):
         return os.path.abspath(path)
     cache = os.path.join(tempfile.gettempdir(), "webtochat-cache", key)

@@ -97,7 +97,9 @@ class Tracking:
         storage.write_bytes(path, json.dumps({"uri": self.uri, "run_id": run.info.run_id}).encode())
         return run.info.run_id
 
-    def stage(self, stage: str, recipe: dict[str, Any], identity: dict[str, Any], parent: str | None = None) -> StageRun:
+    def stage(
+        self, stage: str, recipe: dict[str, Any], identity: dict[str, Any], parent: str | None = None
+    ) -> StageRun:
         """Starts the child run of a stage, under the recipe's run or the given `parent`."""
         from mlflow.entities import Param
 
