@@ -1,0 +1,152 @@
+"""The tokenizer and tokens stages over the cluster: one Ray task learns the merges; one task per file of kept documents
+writes that file's shard of each split."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow.parquet as pq
+import ray
+
+from webtochat import storage
+from webtochat.artifact import Artifact
+from webtochat.errors import UserError
+from webtochat.run import Run
+from webtochat.tokens import tokenizer as bpe
+from webtochat.tokens.shards import Document, write_shard
+from webtochat.tokens.tokenizer import END_OF_TEXT, Tokenizer
+
+SPLITS = ("train", "validation")
+
+
+def kept_texts(paths: list[str], columns: list[str], rows: int = 512) -> Iterator[dict[str, list]]:
+    """Columns of the kept documents, a few hundred rows at a time."""
+    for path in paths:
+        with storage.open_input_file(path) as source:
+            for batch in pq.ParquetFile(source).iter_batches(batch_size=rows, columns=columns):
+                yield batch.to_pydict()
+
+
+def capped(paths: list[str], max_characters: int, max_document_characters: int) -> Iterator[str]:
+    """Texts in order, each cut and all together limited (nanochat learns its merges from 2 G characters so)."""
+    left = max_characters
+    for batch in kept_texts(paths, ["text"]):
+        for text in batch["text"]:
+            piece = text[: min(max_document_characters, left)]
+            left -= len(piece)
+            yield piece
+            if left <= 0:
+                return
+
+
+def tokenizer(run: Run) -> Artifact:
+    curated = run.open("curate")
+    stage = run.begin("tokenizer", run.recipe.identity("tokenizer"), [curated])
+    if isinstance(stage, Artifact):
+        return stage
+    with stage:
+        section = run.recipe.tokenizer
+        paths = curated.files("kept/")
+        if not curated.manifest.counts.get("kept"):
+            raise UserError(f"{curated.directory} kept no document: loosen curate's thresholds or crawl more")
+        learn = ray.remote(num_cpus=1)(_learn)
+        vocabulary, characters, size = ray.get(learn.remote(paths, section.model_dump(), stage.path()))
+        if vocabulary < section.vocabulary:
+            stage.say(f"the texts hold pairs for {vocabulary:,} tokens only, not {section.vocabulary:,}")
+        stage.metrics({"vocabulary": vocabulary, "bytes_per_token": size})
+        return stage.commit(
+            counts={"vocabulary": vocabulary, "characters": characters, "bytes_per_token": round(size, 4)},
+            summary=f"{vocabulary:,} tokens from {characters / 1e6:.1f} M characters",
+            gain=f"{size:.2f} bytes per token, from 1",
+        )
+
+
+def _learn(paths: list[str], section: dict, directory: str) -> tuple[int, int, float]:
+    """Learns and writes a tokenizer; returns its size, the characters seen, and bytes per token."""
+    seen = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal seen
+        for text in capped(paths, section["max_characters"], section["max_document_characters"]):
+            seen += len(text)
+            yield text
+
+    learned = bpe.train(counted(), section["vocabulary"], section["pattern"])
+    with tempfile.TemporaryDirectory() as local:
+        learned.save(local)
+        storage.upload_directory(local, directory)
+    sample = list(capped(paths, 1_000_000, section["max_document_characters"]))
+    tokens = sum(map(len, learned.encode_batch(sample)))
+    return learned.vocabulary, seen, sum(len(text.encode()) for text in sample) / tokens
+
+
+def tokens(run: Run) -> Artifact:
+    curated, learned = run.open("curate"), run.open("tokenizer")
+    stage = run.begin("tokens", run.recipe.identity("tokens"), [curated, learned])
+    if isinstance(stage, Artifact):
+        return stage
+    with stage:
+        paths = curated.files("kept/")
+        percent = run.recipe.tokens.validation_percent
+        data = ray.data.from_items([
+            {"number": number, "path": path, "tokenizer": learned.directory, "key": learned.content_hash,
+             "output": stage.directory, "percent": percent}
+            for number, path in enumerate(paths)
+        ], override_num_blocks=len(paths))  # fmt: skip
+        totals = dict.fromkeys([f"{split}_{what}" for split in SPLITS for what in WHAT], 0)
+        for done, row in enumerate(data.map(_shard, num_cpus=1).iter_rows(), 1):
+            for key in totals:
+                totals[key] += row[key]
+            stage.progress(done, len(paths), "files", f"{totals['train_tokens'] / 1e6:,.1f} M tokens")
+        if not totals["train_tokens"] or not totals["validation_tokens"]:
+            raise UserError(
+                f"{totals['train_documents']} documents to train on and {totals['validation_documents']} held out: "
+                "raise tokens.validation_percent or crawl more"
+            )
+        stage.metrics(totals)
+        ratio = totals["train_bytes"] / totals["train_tokens"]
+        return stage.commit(
+            counts=totals,
+            summary=f"{totals['train_tokens'] / 1e6:.2f} M tokens, {totals['validation_documents']:,} of "
+            f"{totals['train_documents'] + totals['validation_documents']:,} documents held out",
+            gain=f"{ratio:.2f} bytes per token",
+        )
+
+
+WHAT = ("documents", "tokens", "bytes")
+
+
+def _shard(row: dict) -> dict:
+    """Encodes one file of kept documents into a shard of each split; one that a killed run left whole is reused."""
+    name = f"shard-{row['number']:05d}"
+    tokenizer = Tokenizer.load(storage.local_copy(row["tokenizer"], row["key"]))
+    separator, counts = tokenizer.special(END_OF_TEXT), {"number": row["number"]}
+    documents: dict[str, list[Document]] = {split: [] for split in SPLITS}
+    for batch in kept_texts([row["path"]], ["id", "url", "text"]):
+        encoded = tokenizer.encode_batch(batch["text"])
+        for identity, url, text, ids in zip(batch["id"], batch["url"], batch["text"], encoded, strict=True):
+            split = "validation" if held_out(identity, row["percent"]) else "train"
+            host = urlsplit(url or "").hostname or ""
+            document = Document(identity, host, np.asarray(ids, np.uint32), len(text.encode()))
+            documents[split].append(document)
+    with tempfile.TemporaryDirectory() as local:
+        for split in SPLITS:
+            os.mkdir(os.path.join(local, split))
+            stem = os.path.join(local, split, name)
+            total = write_shard(stem, documents[split], separator, tokenizer.vocabulary)
+            counts[f"{split}_documents"] = len(documents[split])
+            counts[f"{split}_tokens"] = total
+            counts[f"{split}_bytes"] = sum(document.bytes for document in documents[split])
+        storage.upload_directory(local, row["output"])
+    return counts
+
+
+def held_out(identity: str, percent: float) -> bool:
+    """Whether a document belongs to validation: by the hash of its id, so that it never moves between splits."""
+    number = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
+    return number < percent / 100 * 2**64
