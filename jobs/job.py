@@ -12,11 +12,15 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import re
+import secrets
 import signal
+import socket
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,6 +37,7 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_TRAIN_V2_ENABLED="1",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    RAY_OVERRIDE_JOB_RUNTIME_ENV="1",  # a submitted job's environment and ours may name the same variable
     VLLM_NO_USAGE_STATS="1",
     DO_NOT_TRACK="1",
     MLFLOW_DISABLE_TELEMETRY="true",
@@ -77,12 +82,9 @@ def guarded(work: Callable[[], None]) -> NoReturn:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         work()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        leave(2)
-    except MachineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        leave(1)
+    except (UserError, MachineError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        leave(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         leave(130)
@@ -101,30 +103,35 @@ def started(recipe_path: str, overrides: list[str], quiet: bool = True) -> Itera
     from webtochat import recipe as recipes
     from webtochat.run import Run, Screen
 
-    recipe = recipes.load(recipe_path, overrides)
-    recipe = placed(recipe)
+    recipe = placed(recipes.load(recipe_path, overrides), overrides)
     with locked(recipe), chatter_to_log(recipe, quiet) as stream, ray_started(recipe):
         yield Run(recipe, Screen(stream))
 
 
-def placed(recipe: Any) -> Any:
-    """The recipe with its workspace settled. In a submitted job the working directory is a copy that goes away, so
-    relative paths are refused there."""
+def placed(recipe: Any, overrides: Sequence[str] = ()) -> Any:
+    """The recipe with its workspace settled: `workspace=` on the command line, else WEBTOCHAT_WORKSPACE, else the
+    recipe's. In a submitted job the working directory is a copy that goes away, so relative paths are refused there."""
     from webtochat.errors import UserError
 
     shared = os.environ.get("WEBTOCHAT_WORKSPACE")
-    if shared:
+    if shared and not any(override.startswith("workspace=") for override in overrides):
         recipe = recipe.model_copy(update={"workspace": shared})
-    if os.environ.get("RAY_JOB_SUBMISSION_ID") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        relative = [
-            path for path in [recipe.workspace, *recipe.crawl.paths] if "://" not in path and not os.path.isabs(path)
-        ]  # fmt: skip
-        if relative:
-            raise UserError(
-                f"{relative[0]} is a relative path, and a submitted job runs in a copy of the code that is thrown "
-                "away: set WEBTOCHAT_WORKSPACE (or workspace=) to storage that every node sees"
-            )
+    if submitted():
+        read = [*recipe.crawl.paths, *(source.path for source in [*recipe.sft.data, *recipe.evaluate.questions])]
+        for path in [recipe.workspace, *read]:
+            if "://" not in path and not path.startswith("python:") and not os.path.isabs(path):
+                raise UserError(
+                    f"{path} is a relative path, and a submitted job runs in a copy of the code that is thrown away: "
+                    + ("set WEBTOCHAT_WORKSPACE (or workspace=) to" if path == recipe.workspace else "put it on")
+                    + " storage that every node sees, and name that"
+                )
     return recipe
+
+
+def submitted() -> bool:
+    """Whether this process is the driver of a job that `ray job submit` started. Ray 2.60 tells its driver by this one
+    variable (whose name is its own constant's) and RAY_ADDRESS."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 @contextmanager
@@ -153,58 +160,121 @@ def locked(recipe: Any) -> Iterator[None]:
 @contextmanager
 def chatter_to_log(recipe: Any, quiet: bool) -> Iterator[Any]:
     """Yields a stream to the real screen, while file descriptors 1 and 2 go to a log file: Ray, vLLM and MLflow write
-    there past any logging configuration. An unexpected error shows its last line and the log's path."""
+    there past any logging configuration. An unexpected error shows its first line and the log's path."""
     from webtochat import storage
-    from webtochat.errors import MachineError, UserError
 
     if not quiet or os.environ.get("WEBTOCHAT_VERBOSE"):
-        yield sys.stdout
+        with errors_in_one_line("above"):
+            yield sys.stdout
         return
-    folder = "." if storage.is_remote(recipe.workspace) else os.path.join(recipe.workspace, recipe.name)
-    os.makedirs(os.path.join(folder, "logs"), exist_ok=True)
-    log_path = os.path.join(folder, "logs", time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}.log")
-    sys.stdout.flush()
-    sys.stderr.flush()
+    remote = storage.is_remote(recipe.workspace)
+    folder = tempfile.mkdtemp(prefix="webtochat-") if remote else os.path.join(recipe.workspace, recipe.name)
+    name = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}.log"
+    log_path = os.path.join(folder, "logs", name)
+    flush()
     screen_descriptor, error_descriptor = os.dup(1), os.dup(2)
-    with open(log_path, "w") as log, os.fdopen(os.dup(screen_descriptor), "w", buffering=1) as screen:
+    with storage.machine_faults(log_path):
+        os.makedirs(os.path.dirname(log_path), exist_ok=True)
+        log = open(log_path, "w")  # noqa: SIM115 (closed below)
+    with log, os.fdopen(os.dup(screen_descriptor), "w", buffering=1) as screen:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
-            yield screen
-        except (UserError, MachineError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            import traceback
-
-            traceback.print_exc()
-            first = (str(error).strip().splitlines() or [""])[0][:300]
-            raise MachineError(f"{type(error).__name__}: {first} (the whole of it: {log_path})") from error
+            with errors_in_one_line(log_path):
+                yield screen
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            flush()
             os.dup2(screen_descriptor, 1)
             os.dup2(error_descriptor, 2)
             os.close(screen_descriptor)
             os.close(error_descriptor)
+            if remote:
+                storage.upload_directory(folder, storage.join(recipe.workspace, recipe.name))
+
+
+def flush() -> None:
+    """Empties Python's buffers into descriptors 1 and 2. A log on a full disk takes no more: that must not hide what
+    went wrong, which the caller is about to say."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+
+
+@contextmanager
+def errors_in_one_line(log_path: str) -> Iterator[None]:
+    """Writes an unexpected error's traceback to the log and raises a MachineError of one line in its place. An error of
+    ours that comes back from a worker, wrapped by Ray, is itself again."""
+    from webtochat.errors import MachineError, UserError
+
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        import traceback
+
+        wrapped = hasattr(error, "as_instanceof_cause")
+        if isinstance(error, (UserError, MachineError)) and not wrapped:
+            raise
+        with suppress(OSError):
+            traceback.print_exc()
+        text = "".join(traceback.format_exception(error))
+        told = re.findall(r"^(?:webtochat\.errors\.)?(UserError|MachineError): (.+)$", text, re.MULTILINE)
+        if told:
+            kind, message = told[-1]
+            raise (UserError if kind == "UserError" else MachineError)(message) from error
+        if "No space left on device" in text:
+            raise MachineError("no space left on device: free some and run the same command again") from error
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        raise MachineError(f"{type(error).__name__}: {first} (the whole of it: {log_path})") from error
 
 
 @contextmanager
 def ray_started(recipe: Any) -> Iterator[None]:
     """Joins the cluster named by RAY_ADDRESS (as in a submitted job), else starts Ray on this machine. The code travels
     to the workers by runtime_env, so that what runs there is what stands here."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        reachable(address)
+    else:
+        # Else Ray would write a token of its own, readable by all, into the home directory.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
+    import nodes
+    from webtochat.errors import UserError
+
     options: dict[str, Any] = {"address": address} if address else {
         "num_cpus": recipe.cluster.cpus or max(4, os.cpu_count() or 1), "include_dashboard": False, "address": "local",
     }  # fmt: skip
     modules = [str(ROOT / "platform" / "webtochat"), str(ROOT / "serving")]
     modules += [str(path.parent) for path in sorted((ROOT / "recipes").glob("*/__init__.py"))]
-    ray.init(
-        **options, log_to_driver=False, logging_level="error",
-        runtime_env={"py_modules": modules, "env_vars": WORKER_ENVIRONMENT},
-    )  # fmt: skip
     try:
+        ray.init(
+            **options, log_to_driver=False, logging_level="error",
+            runtime_env={"py_modules": modules, "env_vars": WORKER_ENVIRONMENT},
+        )  # fmt: skip
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(
+            f"the cluster at {address} asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        ) from error
+    try:
+        nodes.check(recipe)
         yield
     finally:
         ray.shutdown()
+
+
+def reachable(address: str) -> None:
+    """Raises UserError where nobody listens at RAY_ADDRESS: Ray itself would try for minutes."""
+    from webtochat.errors import UserError
+
+    if address.startswith(("http://", "https://")):
+        raise UserError(f"RAY_ADDRESS={address} is for `ray job submit`: unset it to run on this machine")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto", "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"no Ray cluster at RAY_ADDRESS={address}: start it, or unset RAY_ADDRESS") from error

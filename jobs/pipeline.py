@@ -95,7 +95,7 @@ def main() -> None:
     options = arguments.parse_intermixed_args()
 
     def work() -> None:
-        chosen = placed(recipe.load(options.recipe, options.overrides))
+        chosen = placed(recipe.load(options.recipe, options.overrides), options.overrides)
         stages = stages_of(chosen, options.until)
         if options.rebuild and options.rebuild not in stages:
             raise UserError(f"--rebuild {options.rebuild}: this recipe's stages are {', '.join(stages)}")

@@ -149,6 +149,7 @@ class Draft:
 
     def commit(self, *, counts: dict[str, Any], summary: str, gain: str = "") -> Artifact:
         """Hashes every file, then writes the manifest: from here on the artifact is there."""
+        storage.delete_partial(self.directory)
         entries = self.files()
         with ThreadPoolExecutor(4) as pool:
             hashes = list(pool.map(lambda entry: storage.sha256(entry.path), entries))

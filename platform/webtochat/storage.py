@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,12 @@ def open_input(path: str, compression: str | None = None) -> NativeFile:
     return filesystem.open_input_stream(inner, compression=compression)
 
 
+def open_input_file(path: str) -> NativeFile:
+    """A seekable binary file, as Parquet needs."""
+    filesystem, inner = resolve(path)
+    return filesystem.open_input_file(inner)
+
+
 @contextmanager
 def writing(path: str) -> Iterator[str]:
     """Yields a local path to write to; on a clean exit its content appears at `path`, whole, else not at all."""
@@ -86,13 +93,17 @@ def writing(path: str) -> Iterator[str]:
             local = os.path.join(scratch, "file")
             with machine_faults(path):
                 yield local
-                with open(local, "rb") as source, filesystem.open_output_stream(inner, compression=None) as sink:
-                    shutil.copyfileobj(source, sink, CHUNK)
+                try:
+                    with open(local, "rb") as source, filesystem.open_output_stream(inner, compression=None) as sink:
+                        shutil.copyfileobj(source, sink, CHUNK)
+                except BaseException:  # the stream's closing has published what had gone out
+                    delete(path)
+                    raise
         return
     directory, name = os.path.split(os.path.abspath(path))
     with machine_faults(path):
         os.makedirs(directory, exist_ok=True)
-        aside = os.path.join(directory, f"{PARTIAL}{os.getpid()}-{name}")
+        aside = os.path.join(directory, f"{PARTIAL}{uuid.uuid4().hex[:12]}-{name}")
         try:
             yield aside
             with open(aside, "rb") as written:
@@ -124,8 +135,19 @@ def files_below(directory: str) -> list[Entry]:
     filesystem, inner = resolve(directory)
     selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
     found = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
-    entries = [_entry(directory, inner, info) for info in found if not info.base_name.startswith(PARTIAL)]
+    entries = [_entry(directory, inner, info) for info in found if "/" + PARTIAL not in info.path[len(inner) :]]
     return sorted(entries, key=lambda entry: entry.path)
+
+
+def delete_partial(directory: str) -> None:
+    """Removes what killed writers left aside below a local directory, while nobody writes there."""
+    if not is_remote(directory):
+        for root, folders, names in os.walk(directory):
+            for name in [each for each in folders if each.startswith(PARTIAL)]:
+                folders.remove(name)
+                shutil.rmtree(os.path.join(root, name))
+            for name in [each for each in names if each.startswith(PARTIAL)]:
+                os.unlink(os.path.join(root, name))
 
 
 def _entry(directory: str, inner: str, info: fs.FileInfo) -> Entry:
@@ -143,21 +165,39 @@ def glob(pattern: str) -> list[Entry]:
         return [_entry(pattern, inner, info)] if info.type == fs.FileType.File else []
     parts = pattern.split("/")
     fixed = next(index for index, part in enumerate(parts) if any(mark in part for mark in "*?["))
-    root = "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else ".")
-    depth = len(parts) - fixed
-    matches = []
-    for entry in files_below(root):
-        tail = entry.path[len(root.rstrip("/")) + 1 :].split("/")
-        if len(tail) == depth and all(map(fnmatch.fnmatchcase, tail, parts[fixed:])):
-            matches.append(Entry(entry.path.removeprefix("./"), entry.size, entry.etag))
-    return matches
+    directories = ["/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else ".")]
+    for part in parts[fixed:-1]:
+        directories = [path for each in directories for path, info in _children(each, part) if not info.is_file]
+    matches = [
+        _entry(path, info.path, info)
+        for each in directories
+        for path, info in _children(each, parts[-1])
+        if info.is_file and not info.base_name.startswith(PARTIAL)
+    ]
+    return sorted(matches, key=lambda entry: entry.path)
+
+
+def _children(directory: str, pattern: str) -> list[tuple[str, fs.FileInfo]]:
+    """What lies in a directory under a name that matches, with its path as a user would write it."""
+    filesystem, inner = resolve(directory)
+    selector = fs.FileSelector(inner, recursive=False, allow_not_found=True)
+    return [
+        (join(directory, info.base_name).removeprefix("./"), info)
+        for info in filesystem.get_file_info(selector)
+        if fnmatch.fnmatchcase(info.base_name, pattern)
+    ]
 
 
 def delete(path: str) -> None:
-    """Removes a file or a whole directory; nothing there is fine."""
+    """Removes a file or a whole directory; nothing there is fine. A local directory goes at once, by its name, so that
+    a kill leaves no half of it."""
     filesystem, inner = resolve(path)
     kind = filesystem.get_file_info(inner).type
-    if kind == fs.FileType.Directory:
+    if kind == fs.FileType.Directory and not is_remote(path):
+        aside = os.path.join(os.path.dirname(inner), f"{PARTIAL}{uuid.uuid4().hex[:12]}")
+        os.rename(inner, aside)
+        shutil.rmtree(aside)
+    elif kind == fs.FileType.Directory:
         filesystem.delete_dir(inner)
     elif kind == fs.FileType.File:
         filesystem.delete_file(inner)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from webtochat import storage
@@ -25,7 +26,7 @@ class StageRun:
         self._pending: list[Any] = []
         self._flushed = time.monotonic()
 
-    def metrics(self, values: dict[str, float], step: int = 0) -> None:
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -75,7 +76,8 @@ class Tracking:
         if self._client is None:
             import mlflow
 
-            os.makedirs(self.workspace, exist_ok=True) if not storage.is_remote(self.workspace) else None
+            if not storage.is_remote(self.workspace):
+                os.makedirs(self.workspace, exist_ok=True)
             self._client = mlflow.MlflowClient(tracking_uri=self.uri)
         return self._client
 

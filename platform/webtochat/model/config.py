@@ -68,17 +68,26 @@ class ModelConfig:
 
     @staticmethod
     def from_hugging_face(config: dict[str, Any]) -> ModelConfig:
+        """Reads a config.json. Raises UserError for what this transformer does not compute."""
         if config.get("model_type") != "qwen3":
             raise UserError(f"cannot import a {config.get('model_type')} model: only qwen3 is understood")
         if config.get("attention_bias") or config.get("use_sliding_window"):
             raise UserError("cannot import this qwen3 model: it has attention biases or a sliding window")
-        theta = config.get("rope_theta") or (config.get("rope_parameters") or {}).get("rope_theta", 10_000.0)
-        return ModelConfig(
-            config["vocab_size"], config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"],
-            config["num_key_value_heads"], config["head_dim"], config["intermediate_size"],
-            config["max_position_embeddings"], float(theta), config["rms_norm_eps"],
-            bool(config.get("tie_word_embeddings", False)),
-        )  # fmt: skip
+        if config.get("hidden_act", "silu") != "silu":
+            raise UserError(f"cannot import this qwen3 model: its activation is {config['hidden_act']}, not silu")
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if rope.get("rope_type", rope.get("type", "default")) != "default":
+            raise UserError("cannot import this qwen3 model: its rotary positions are scaled (rope_scaling)")
+        theta = config.get("rope_theta") or rope.get("rope_theta", 10_000.0)
+        try:
+            return ModelConfig(
+                config["vocab_size"], config["num_hidden_layers"], config["hidden_size"],
+                config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"],
+                config["intermediate_size"], config["max_position_embeddings"], float(theta), config["rms_norm_eps"],
+                bool(config.get("tie_word_embeddings", False)),
+            )  # fmt: skip
+        except KeyError as error:
+            raise UserError(f"cannot import this qwen3 model: its config.json has no {error.args[0]}") from error
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

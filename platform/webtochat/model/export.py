@@ -6,6 +6,7 @@ import json
 import os
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from webtochat.errors import UserError
@@ -39,13 +40,20 @@ def load(directory: str) -> Transformer:
     path = os.path.join(directory, "config.json")
     if not os.path.isfile(path):
         raise UserError(f"no model in {directory}: config.json is missing")
-    with open(path, encoding="utf-8") as source:
-        config = ModelConfig.from_hugging_face(json.load(source))
+    try:
+        with open(path, encoding="utf-8") as source:
+            content = json.load(source)
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: export or download the model again") from error
+    config = ModelConfig.from_hugging_face(content)
     model = Transformer(config)
     weights: dict[str, torch.Tensor] = {}
     for name in sorted(os.listdir(directory)):
         if name.endswith(".safetensors"):
-            weights |= load_file(os.path.join(directory, name))
+            try:
+                weights |= load_file(os.path.join(directory, name))
+            except SafetensorError as error:
+                raise UserError(f"{os.path.join(directory, name)} is damaged ({error}): fetch it again") from error
     if config.tie_embeddings and "model.embed_tokens.weight" in weights:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     load_weights(model, weights, directory)
@@ -53,7 +61,7 @@ def load(directory: str) -> Transformer:
 
 
 def load_weights(model: Transformer, weights: dict[str, torch.Tensor], origin: str) -> None:
-    """Copies weights in. A missing name or another shape is one line, with the first that differs."""
+    """Copies weights in. A missing or unknown name or another shape is one line, with the first that differs."""
     own = model.state_dict()
     for name, tensor in own.items():
         if name not in weights:
@@ -62,4 +70,7 @@ def load_weights(model: Transformer, weights: dict[str, torch.Tensor], origin: s
             raise UserError(
                 f"{origin} does not fit the model: {name} is {list(weights[name].shape)}, not {list(tensor.shape)}"
             )
+    unknown = sorted(name for name in weights if name not in own and not name.endswith("rotary_emb.inv_freq"))
+    if unknown:
+        raise UserError(f"{origin} does not fit the model: it has {unknown[0]} besides")
     model.load_state_dict({name: weights[name] for name in own})

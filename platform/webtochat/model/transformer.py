@@ -7,12 +7,20 @@ Letters in names: B batch, T positions, D width, H heads, K key/value heads, S h
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from webtochat.model.config import ModelConfig
+
+Mask = Tensor | BlockMask | None
+"""Where a position may look, [B, 1, T, T]; None: plain causal."""
+FLEX_HEAD_SIZE = 16
+"""The smallest head that FlexAttention's kernels take."""
 
 
 class Attention(nn.Module):
@@ -26,16 +34,13 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(config.head_size, config.norm_epsilon)
         self.k_norm = nn.RMSNorm(config.head_size, config.norm_epsilon)
 
-    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BTT: Tensor | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
         B, T, _ = x_BTD.shape
         q_BHTS = self.q_norm(self.q_proj(x_BTD).view(B, T, self.heads, self.head_size)).transpose(1, 2)
         k_BKTS = self.k_norm(self.k_proj(x_BTD).view(B, T, self.kv_heads, self.head_size)).transpose(1, 2)
         v_BKTS = self.v_proj(x_BTD).view(B, T, self.kv_heads, self.head_size).transpose(1, 2)
         q_BHTS, k_BKTS = rotate(q_BHTS, rotary), rotate(k_BKTS, rotary)
-        out_BHTS = F.scaled_dot_product_attention(
-            q_BHTS, k_BKTS, v_BKTS, attn_mask=mask_BTT, is_causal=mask_BTT is None,
-            enable_gqa=self.kv_heads != self.heads,
-        )  # fmt: skip
+        out_BHTS = attend(q_BHTS, k_BKTS, v_BKTS, mask)
         return self.o_proj(out_BHTS.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -58,8 +63,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.width, config.norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_BTT: Tensor | None) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, mask_BTT)
+    def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, mask)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -108,10 +113,13 @@ class Transformer(nn.Module):
         """x_BTD after the final norm."""
         T = tokens_BT.shape[1]
         rotary = self._rotary_of(T, tokens_BT.device)
-        mask_B1TT = None if documents_BT is None else document_mask(documents_BT)
+        mask: Mask = None
+        if documents_BT is not None:
+            flex = documents_BT.is_cuda and self.config.head_size >= FLEX_HEAD_SIZE
+            mask = block_mask(documents_BT) if flex else document_mask(documents_BT)
         x_BTD = self.model.embed_tokens(tokens_BT)
         for layer in self.model.layers:
-            x_BTD = layer(x_BTD, rotary, mask_B1TT)
+            x_BTD = layer(x_BTD, rotary, mask)
         return self.model.norm(x_BTD)
 
     def _rotary_of(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -123,7 +131,9 @@ class Transformer(nn.Module):
 def rotary_table(length: int, config: ModelConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin, each [T, S], in float32 (Su et al. 2021, in the half-split layout of Llama and Qwen)."""
     steps = torch.arange(0, config.head_size, 2, device=device, dtype=torch.float32) / config.head_size
-    angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), config.rope_theta**-steps)
+    # Not theta**-steps: another rounding, which long contexts multiply.
+    frequencies = 1.0 / config.rope_theta**steps
+    angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequencies)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
@@ -132,6 +142,35 @@ def rotate(x_BHTS: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     cos_TS, sin_TS = (table.to(x_BHTS.dtype) for table in rotary)
     first, second = x_BHTS.chunk(2, dim=-1)
     return x_BHTS * cos_TS + torch.cat([-second, first], dim=-1) * sin_TS
+
+
+def attend(q_BHTS: Tensor, k_BKTS: Tensor, v_BKTS: Tensor, mask: Mask) -> Tensor:
+    """Softmax attention within the mask, H query heads over K key heads. Returns [B, H, T, S]."""
+    grouped = q_BHTS.shape[1] != k_BKTS.shape[1]
+    if isinstance(mask, BlockMask):
+        kind = v_BKTS.dtype  # under autocast the norms return float32, and FlexAttention wants one type
+        return _flex()(q_BHTS.to(kind), k_BKTS.to(kind), v_BKTS, block_mask=mask, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(
+        q_BHTS, k_BKTS, v_BKTS, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
+    )  # fmt: skip
+
+
+@cache
+def _flex() -> Callable[..., Tensor]:
+    """Compiled where there is CUDA: without that FlexAttention holds all the scores."""
+    if torch.cuda.is_available():
+        return torch.compile(flex_attention)
+    return flex_attention
+
+
+def block_mask(documents_BT: Tensor) -> BlockMask:
+    """`document_mask` for FlexAttention: blocks of 128 × 128 without a pair that may look are skipped."""
+    B, T = documents_BT.shape
+
+    def may_look(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (documents_BT[b, query] == documents_BT[b, key])
+
+    return create_block_mask(may_look, B, None, T, T, device=documents_BT.device)
 
 
 def document_mask(documents_BT: Tensor) -> Tensor:

@@ -61,6 +61,8 @@ def _add_message(rendered: Rendered, tokenizer: Tokenizer, message: dict[str, An
         content = ""
     if not isinstance(content, str):
         raise ValueError("content is not text")
+    if not isinstance(calls, list):
+        raise ValueError("tool calls are not a list")
     if calls and role != "assistant":
         raise ValueError("only the assistant calls tools")
     learned = role == "assistant"
@@ -82,13 +84,18 @@ def _call_text(call: Any) -> str:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError("a tool call has no name")
-    arguments = function.get("arguments", {})
+    arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError("a tool call's arguments are not JSON") from error
-    return json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False)
+    if not isinstance(arguments, dict):
+        raise ValueError("a tool call's arguments are not an object")
+    try:
+        return json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False)
+    except (TypeError, RecursionError) as error:
+        raise ValueError("a tool call's arguments are not JSON") from error
 
 
 @dataclass
@@ -103,7 +110,7 @@ class Reply:
 
 def parse(tokenizer: Tokenizer, ids: list[int]) -> Reply:
     """Reads the ids that follow a generation prompt. Only ids are control: a quoted marker is text. A call that is not
-    JSON stands in `tool_calls` with its text under `malformed`."""
+    a JSON object with a name and arguments stands in `tool_calls` with its text under `malformed`."""
     open_id, close_id = tokenizer.special(TOOL_CALL), tokenizer.special(TOOL_CALL_END)
     ended, stray = False, False
     content: list[int] = []
@@ -130,8 +137,12 @@ def parse(tokenizer: Tokenizer, ids: list[int]) -> Reply:
 def _read_call(text: str) -> dict[str, Any]:
     try:
         call = json.loads(text)
-    except ValueError:
+        json.dumps(call, ensure_ascii=False).encode()  # an escaped lone surrogate is JSON, and no text
+    except (ValueError, RecursionError):
         return {"malformed": text}
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         return {"malformed": text}
-    return {"type": "function", "function": {"name": call["name"], "arguments": call.get("arguments", {})}}
+    arguments = call.get("arguments") or {}
+    if not isinstance(arguments, dict):
+        return {"malformed": text}
+    return {"type": "function", "function": {"name": call["name"], "arguments": arguments}}

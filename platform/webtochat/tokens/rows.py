@@ -58,6 +58,10 @@ def read(source: DataSource, miniweb: Miniweb | None, skipped: Counter[str]) -> 
                 yield from _parsed(file, stream, skipped)
     else:
         for entry in _local_files(source):
+            if entry.path.endswith(".parquet"):
+                with storage.open_input_file(entry.path) as stream:
+                    yield from _parsed(entry.path, stream, skipped)
+                continue
             ending = next((each for each in COMPRESSIONS if entry.path.endswith(each)), None)
             with storage.open_input(entry.path, COMPRESSIONS[ending] if ending else None) as stream:
                 yield from _parsed(entry.path.removesuffix(ending or ""), stream, skipped)
@@ -132,7 +136,7 @@ def _parsed(path: str, stream: IO[bytes], skipped: Counter[str]) -> Iterator[Row
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             skipped["not_json"] += 1
             continue
         if isinstance(row, dict):

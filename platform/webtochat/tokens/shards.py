@@ -25,6 +25,11 @@ def dtype_of(vocabulary: int) -> np.dtype:
     return np.dtype("<u2") if vocabulary <= 1 << 16 else np.dtype("<u4")
 
 
+def windows_in(tokens: int, sequence_length: int) -> int:
+    """Whole windows in a shard."""
+    return max(0, (tokens - 1) // sequence_length)
+
+
 @dataclass
 class Document:
     id: str
@@ -36,7 +41,8 @@ class Document:
 class Split:
     """The shards of one split, memory-mapped as one stream cut into windows of `sequence_length` + 1 tokens.
 
-    Windows overlap by one token, so each position is a target once. The last, incomplete window is left out.
+    Windows overlap by one token, so each position is a target once. A shard's last, incomplete window is left out. Where
+    a window lies follows from the shards' sizes, so their index costs a number per shard.
     """
 
     def __init__(self, directory: str, sequence_length: int, vocabulary: int):
@@ -46,7 +52,7 @@ class Split:
             raise UserError(f"no token shards in {directory}")
         self._shards = [np.memmap(path, dtype_of(vocabulary), mode="r") for path in paths if os.path.getsize(path)]
         self.index = pa.concat_tables([pq.read_table(path[:-4] + ".parquet") for path in paths])
-        counts = [max(0, (len(shard) - 1) // sequence_length) for shard in self._shards]
+        counts = [windows_in(len(shard), sequence_length) for shard in self._shards]
         self._first = np.concatenate([[0], np.cumsum(counts)])
         self.tokens = sum(len(shard) for shard in self._shards)
         self.bytes = int(np.sum(self.index["bytes"].to_numpy())) if len(self.index) else 0

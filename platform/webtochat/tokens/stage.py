@@ -4,8 +4,10 @@ writes that file's shard of each split."""
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -18,7 +20,7 @@ from webtochat.artifact import Artifact
 from webtochat.errors import UserError
 from webtochat.run import Run
 from webtochat.tokens import tokenizer as bpe
-from webtochat.tokens.shards import Document, write_shard
+from webtochat.tokens.shards import Document, windows_in, write_shard
 from webtochat.tokens.tokenizer import END_OF_TEXT, Tokenizer
 
 SPLITS = ("train", "validation")
@@ -52,10 +54,11 @@ def tokenizer(run: Run) -> Artifact:
     with stage:
         section = run.recipe.tokenizer
         paths = curated.files("kept/")
-        if not curated.manifest.counts.get("kept"):
-            raise UserError(f"{curated.directory} kept no document: loosen curate's thresholds or crawl more")
-        learn = ray.remote(num_cpus=1)(_learn)
-        vocabulary, characters, size = ray.get(learn.remote(paths, section.model_dump(), stage.path()))
+        started = time.monotonic()
+        learning = ray.remote(num_cpus=1)(_learn).remote(paths, section.model_dump(), stage.path())
+        while not ray.wait([learning], timeout=5)[0]:
+            stage.progress(time.monotonic() - started, None, "s")
+        vocabulary, characters, size = ray.get(learning)
         if vocabulary < section.vocabulary:
             stage.say(f"the texts hold pairs for {vocabulary:,} tokens only, not {section.vocabulary:,}")
         stage.metrics({"vocabulary": vocabulary, "bytes_per_token": size})
@@ -77,6 +80,8 @@ def _learn(paths: list[str], section: dict, directory: str) -> tuple[int, int, f
             yield text
 
     learned = bpe.train(counted(), section["vocabulary"], section["pattern"])
+    if not seen:
+        raise UserError("curate kept no document with text: loosen its thresholds or crawl more")
     with tempfile.TemporaryDirectory() as local:
         learned.save(local)
         storage.upload_directory(local, directory)
@@ -92,10 +97,10 @@ def tokens(run: Run) -> Artifact:
         return stage
     with stage:
         paths = curated.files("kept/")
-        percent = run.recipe.tokens.validation_percent
+        section = run.recipe.tokens
         data = ray.data.from_items([
             {"number": number, "path": path, "tokenizer": learned.directory, "key": learned.content_hash,
-             "output": stage.directory, "percent": percent}
+             "output": stage.directory, "done": stage.scratch("parts"), "section": section.model_dump()}
             for number, path in enumerate(paths)
         ], override_num_blocks=len(paths))  # fmt: skip
         totals = dict.fromkeys([f"{split}_{what}" for split in SPLITS for what in WHAT], 0)
@@ -108,6 +113,11 @@ def tokens(run: Run) -> Artifact:
                 f"{totals['train_documents']} documents to train on and {totals['validation_documents']} held out: "
                 "raise tokens.validation_percent or crawl more"
             )
+        if not totals["train_windows"]:
+            raise UserError(
+                f"{totals['train_tokens']} tokens do not fill a window of {section.sequence_length}: "
+                "lower tokens.sequence_length or crawl more"
+            )
         stage.metrics(totals)
         ratio = totals["train_bytes"] / totals["train_tokens"]
         return stage.commit(
@@ -118,19 +128,23 @@ def tokens(run: Run) -> Artifact:
         )
 
 
-WHAT = ("documents", "tokens", "bytes")
+WHAT = ("documents", "tokens", "bytes", "windows")
 
 
 def _shard(row: dict) -> dict:
-    """Encodes one file of kept documents into a shard of each split; one that a killed run left whole is reused."""
+    """Encodes one file of kept documents into a shard of each split, and notes it as done, with its counts, when both
+    are whole: a run that goes on after a kill does not encode it again."""
     name = f"shard-{row['number']:05d}"
+    done = storage.join(row["done"], f"{name}.json")
+    if storage.exists(done):
+        return json.loads(storage.read_bytes(done))
     tokenizer = Tokenizer.load(storage.local_copy(row["tokenizer"], row["key"]))
     separator, counts = tokenizer.special(END_OF_TEXT), {"number": row["number"]}
     documents: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for batch in kept_texts([row["path"]], ["id", "url", "text"]):
         encoded = tokenizer.encode_batch(batch["text"])
         for identity, url, text, ids in zip(batch["id"], batch["url"], batch["text"], encoded, strict=True):
-            split = "validation" if held_out(identity, row["percent"]) else "train"
+            split = "validation" if held_out(identity, row["section"]["validation_percent"]) else "train"
             host = urlsplit(url or "").hostname or ""
             document = Document(identity, host, np.asarray(ids, np.uint32), len(text.encode()))
             documents[split].append(document)
@@ -141,8 +155,10 @@ def _shard(row: dict) -> dict:
             total = write_shard(stem, documents[split], separator, tokenizer.vocabulary)
             counts[f"{split}_documents"] = len(documents[split])
             counts[f"{split}_tokens"] = total
+            counts[f"{split}_windows"] = windows_in(total, row["section"]["sequence_length"])
             counts[f"{split}_bytes"] = sum(document.bytes for document in documents[split])
         storage.upload_directory(local, row["output"])
+    storage.write_bytes(done, json.dumps(counts).encode())
     return counts
 
 

@@ -31,8 +31,9 @@ CHAT_TEMPLATE = (
     "{%- if message['role'] == 'tool' -%}{{- '<tool_response>' + message['content'] + '</tool_response>' -}}"
     "{%- else -%}{{- message['content'] or '' -}}{%- endif -%}"
     "{%- for call in message['tool_calls'] or [] -%}"
-    "{{- '<tool_call>' + ({'name': call['function']['name'], 'arguments': call['function']['arguments']} | tojson)"
-    " + '</tool_call>' -}}"
+    "{%- set function = call['function'] or call -%}{%- set arguments = function['arguments'] -%}"
+    "{{- '<tool_call>{\"name\": ' + (function['name'] | tojson) + ', \"arguments\": '"
+    " + (arguments if arguments is string else (arguments or {}) | tojson) + '}</tool_call>' -}}"
     "{%- endfor -%}"
     "{{- '<|im_end|>' -}}"
     "{%- endfor -%}"
@@ -57,7 +58,11 @@ class Tokenizer:
         path = os.path.join(directory, "tokenizer.json")
         if not os.path.isfile(path):
             raise UserError(f"no tokenizer.json in {directory}")
-        return Tokenizer(Backend.from_file(path))
+        try:
+            backend = Backend.from_file(path)
+        except Exception as error:  # the library raises no narrower one
+            raise UserError(f"{path} is not a tokenizer: {' '.join(str(error).split())[:120]}") from error
+        return Tokenizer(backend)
 
     def save(self, directory: str) -> None:
         """tokenizer.json, its configuration and chat template, as transformers and vLLM read them."""
@@ -91,7 +96,11 @@ class Tokenizer:
         return frozenset(self._specials.values())
 
     def encode(self, text: str) -> list[int]:
-        return self.backend.encode(text, add_special_tokens=False).ids
+        """Raises ValueError for what UTF-8 cannot hold: a lone surrogate, as JSON may bring."""
+        try:
+            return self.backend.encode(text, add_special_tokens=False).ids
+        except TypeError as error:
+            raise ValueError("not UTF-8 text") from error
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Uses every core that RAYON_NUM_THREADS allows."""
@@ -100,6 +109,17 @@ class Tokenizer:
     def decode(self, ids: list[int]) -> str:
         """The text of the ids; special tokens are shown as their markers."""
         return self.backend.decode(ids, skip_special_tokens=False)
+
+    def bytes_of(self, ids: list[int]) -> bytes:
+        """The very bytes of the ids, where `decode` shows those that are not whole characters as U+FFFD. Special tokens
+        are their markers."""
+        parts = []
+        for number in ids:
+            name = self.backend.id_to_token(number)
+            if name is None:
+                raise ValueError(f"no token {number} in a vocabulary of {self.vocabulary}")
+            parts.append(name.encode() if number in self.special_ids else bytes(_BYTES[letter] for letter in name))
+        return b"".join(parts)
 
 
 def train(texts: Iterable[str], vocabulary: int, pattern: str) -> Tokenizer:
@@ -120,3 +140,11 @@ def train(texts: Iterable[str], vocabulary: int, pattern: str) -> Tokenizer:
 
 def _alphabet() -> list[str]:
     return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+# Byte-level BPE writes each byte as one letter: itself where that is printable in Latin-1, else the next letter from
+# U+0100 on (Radford et al. 2019).
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {
+    chr(0x100 + place): byte for place, byte in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))
+}

@@ -1,0 +1,264 @@
+"""The evaluate stage: what the base model and the chat model know, against what is easily had.
+
+Bits per byte and the baselines are tasks of their own beside the engine's start. One engine serves both models: the
+second's weights take the place of the first's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from webtochat import storage
+from webtochat.artifact import Artifact
+from webtochat.evals import baselines, bits, curve
+from webtochat.evals.questions import Question, Verdict, at_most, from_rows, judge, tally
+from webtochat.inference import actors
+from webtochat.inference.actors import ModelPath
+from webtochat.recipe import Evaluate, Recipe
+from webtochat.run import Run, Stage
+from webtochat.tokens import rows
+from webtochat.tokens.chat import render
+from webtochat.tokens.shards import Document, Split, dtype_of
+from webtochat.tokens.tokenizer import END_OF_TEXT, MESSAGE_END, MESSAGE_START, Tokenizer
+
+BATCH = 256
+"""Prompts handed to the engine at once: enough to fill it, few enough to show progress."""
+NGRAM_BYTES = 10_000_000
+"""The 5-gram model over bytes is trained on at most so many: more of them no longer help it."""
+
+
+def evaluate(run: Run) -> Artifact:
+    tokens, base, chat = run.open("tokens"), run.open("pretrain"), run.open("sft")
+    section = run.recipe.evaluate
+    sources, missing = rows.available(section.questions, run.recipe.miniweb)
+    identity = run.recipe.identity("evaluate")
+    identity["evaluate"]["questions"] = [rows.identity(source, run.recipe.miniweb) for source in sources]
+    stage = run.begin("evaluate", identity, [tokens, base, chat])
+    if isinstance(stage, Artifact):
+        return stage
+    with stage:
+        for source in missing:
+            stage.say(f"skipped {source.path}: it asks about the miniweb, which this recipe does not crawl")
+        skipped: Counter[str] = Counter()
+        asked = [
+            question for source in sources
+            for question in from_rows(rows.read(source, run.recipe.miniweb, skipped), skipped)
+        ]  # fmt: skip
+        asked = at_most(asked, section.max_questions_per_kind, section.seed)
+        models = {"base": ModelPath.of(base), "sft": ModelPath.of(chat)}
+        held_out = _start_bits(run.recipe, tokens, models)
+        answered = _ask(stage, run.recipe, models, asked) if asked else {}
+        result: dict[str, Any] = {"bits_per_byte": ray.get(held_out)}
+        result["questions"] = {name: tally(asked, verdicts) for name, verdicts in answered.items()}
+        result["skipped_sources"] = [source.path for source in missing]
+        return _commit(stage, result, asked, answered, skipped)
+
+
+# bits per byte -------------------------------------------------------------------------------------------------------
+
+
+def _start_bits(recipe: Recipe, tokens: Artifact, models: dict[str, ModelPath]) -> Any:
+    """Starts the tasks; the reference is of the `bits_per_byte` part of evaluation.json."""
+    gpus = actors.gpus_per_engine(recipe.cluster.engine_gpus)
+    place = (tokens.directory, tokens.content_hash)
+    score = ray.remote(_model_bits).options(num_cpus=1, num_gpus=min(gpus, 1))
+    told = {name: score.remote(model, place, recipe) for name, model in models.items()}
+    bar = ray.remote(_baseline_bits).options(num_cpus=1).remote(models["base"], place, recipe)
+    return ray.remote(_gathered).options(num_cpus=0).remote(bar, list(told), *told.values())
+
+
+def _gathered(bar: dict[str, Any], names: list[str], *told: dict[str, float]) -> dict[str, Any]:
+    return {**bar, "models": dict(zip(names, told, strict=True))}
+
+
+def _documents(place: tuple[str, str], recipe: Recipe, vocabulary: int) -> list[Document]:
+    """The held-out documents that are scored: all, or a sample by seed, in their order."""
+    directory = os.path.join(storage.local_copy(*place), "validation")
+    documents = Split(directory, recipe.tokens.sequence_length, vocabulary).documents()
+    most = recipe.evaluate.max_validation_documents
+    if len(documents) > most:
+        kept = sorted(random.Random(recipe.evaluate.seed).sample(range(len(documents)), most))
+        documents = [documents[number] for number in kept]
+    return [document for document in documents if document.bytes]
+
+
+def _model_bits(model: ModelPath, place: tuple[str, str], recipe: Recipe) -> dict[str, float]:
+    import torch
+
+    from webtochat.model.export import load
+
+    tokenizer = Tokenizer.load(model.local())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    transformer = load(model.local()).eval().to(device)
+    documents = _documents(place, recipe, tokenizer.vocabulary)
+    length = min(recipe.tokens.sequence_length, transformer.config.max_positions)
+    paid = bits.document_bits(transformer, documents, tokenizer.special(END_OF_TEXT), length, device)
+    return bits.by_source(paid, documents, recipe.evaluate.sources)
+
+
+def _baseline_bits(model: ModelPath, place: tuple[str, str], recipe: Recipe) -> dict[str, Any]:
+    """What was scored, where an untrained model stands, and the baselines on the same documents."""
+    tokenizer = Tokenizer.load(model.local())
+    separator, symbols = tokenizer.special(END_OF_TEXT), tokenizer.vocabulary
+    documents = _documents(place, recipe, symbols)
+    told: dict[str, Any] = {
+        "documents": len(documents),
+        "bytes": sum(document.bytes for document in documents),
+        "start": bits.start_value(symbols, documents),
+    }
+    if not recipe.evaluate.baselines:
+        return told
+    texts = [tokenizer.decode(document.tokens.tolist()).encode() for document in documents]
+    sizes = [document.bytes for document in documents]
+    train = _train_stream(os.path.join(storage.local_copy(*place), "train"), symbols, recipe.evaluate)
+    raw = _byte_stream(train, separator, tokenizer)
+    return told | {
+        "xz": baselines.xz_bits_per_byte(texts),
+        "5gram": baselines.ngram_bits_per_byte(train, [each.tokens for each in documents], sizes, separator, symbols),
+        "5gram_trained_on_tokens": len(train),
+        "5gram_of_bytes": baselines.ngram_bits_per_byte(
+            raw, [np.frombuffer(text, np.uint8) for text in texts], sizes, 256, 257
+        ),
+        "5gram_of_bytes_trained_on_bytes": len(raw),
+    }
+
+
+def _train_stream(directory: str, vocabulary: int, section: Evaluate) -> np.ndarray:
+    """The first `ngram_tokens` of the training shards, separators included."""
+    pieces, total = [], 0
+    for name in sorted(os.listdir(directory)):
+        if name.endswith(".bin") and total < section.ngram_tokens:
+            shard = np.fromfile(os.path.join(directory, name), dtype_of(vocabulary), section.ngram_tokens - total)
+            pieces.append(shard.astype(np.int64))
+            total += len(shard)
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+
+
+def _byte_stream(stream: np.ndarray, separator: int, tokenizer: Tokenizer) -> np.ndarray:
+    """The same text as bytes, with 256 for the separators; at most NGRAM_BYTES of it."""
+    pieces, total = [], 0
+    for document in np.split(stream, np.flatnonzero(stream == separator)):
+        if total >= NGRAM_BYTES:
+            break
+        text = tokenizer.decode(document[document != separator].tolist()).encode()
+        pieces.append(np.concatenate([[256], np.frombuffer(text, np.uint8)]))
+        total += len(text)
+    return np.concatenate(pieces)[:NGRAM_BYTES].astype(np.int64)
+
+
+# questions -----------------------------------------------------------------------------------------------------------
+
+
+def _ask(stage: Stage, recipe: Recipe, models: dict[str, ModelPath], asked: list[Question]) -> dict[str, list[Verdict]]:
+    """Every question put to every model, rendered as a chat: the base model too, to show what sft gained."""
+    section, cluster = recipe.evaluate, recipe.cluster
+    names = list(models)
+    engine = actors.start(models[names[0]], gpus=cluster.engine_gpus, kv_cache_gib=cluster.kv_cache_gib)
+    verdicts: dict[str, list[Verdict]] = {}
+    try:
+        for place, name in enumerate(names):
+            tokenizer = Tokenizer.load(models[name].local())
+            stop = [tokenizer.special(MESSAGE_END), tokenizer.special(END_OF_TEXT), tokenizer.special(MESSAGE_START)]
+            positions = ray.get(engine.ready.remote())
+            if place:
+                ray.get(engine.load.remote(models[name]))
+            prompts = [_prompt(tokenizer, each.question, positions - section.max_new_tokens) for each in asked]
+            replies: list[list[int]] = []
+            for begin in range(0, len(prompts), BATCH):
+                finished = ray.get(engine.generate.remote(
+                    prompts[begin : begin + BATCH], max_new_tokens=section.max_new_tokens,
+                    temperature=section.temperature, seed=section.seed + begin, stop_token_ids=stop,
+                ))  # fmt: skip
+                replies += [completions[0].ids for completions in finished]
+                stage.progress(place * len(asked) + len(replies), len(names) * len(asked), "questions", name)
+            verdicts[name] = [judge(tokenizer, each, ids) for each, ids in zip(asked, replies, strict=True)]
+    finally:
+        ray.kill(engine)
+    return verdicts
+
+
+def _prompt(tokenizer: Tokenizer, question: str, room: int) -> list[int]:
+    """A question that is too long for the model keeps its end, as the reply must follow it."""
+    ids = render(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True).ids
+    return ids[-max(1, room) :]
+
+
+# what is told --------------------------------------------------------------------------------------------------------
+
+
+def _commit(
+    stage: Stage, result: dict[str, Any], asked: list[Question], answered: dict[str, list[Verdict]],
+    skipped: Counter[str],
+) -> Artifact:  # fmt: skip
+    storage.write_bytes(stage.path("evaluation.json"), json.dumps(result, indent=1).encode())
+    with storage.writing(stage.path("answers.parquet")) as local:
+        pq.write_table(_answers(asked, answered), local, compression="zstd")
+    if any(told["by_stated"].get("fact") for told in result["questions"].values()):
+        with storage.writing(stage.path("facts_curve.svg")) as local:
+            curve.draw(result["questions"], local)
+    stage.metrics(_metrics(result))
+    counts = {"questions": len(asked), "rows_skipped": dict(skipped), "sources_skipped": result["skipped_sources"]}
+    return stage.commit(counts=counts, summary=_summary(result), gain=_gain(result))
+
+
+def _answers(asked: list[Question], answered: dict[str, list[Verdict]]) -> pa.Table:
+    told = [
+        {
+            "model": name, "kind": question.kind, "question": question.question, "reply": verdict.reply,
+            "answers": question.answers, "stated": question.stated, "correct": verdict.correct,
+            "format_kept": verdict.format_kept,
+        }
+        for name, verdicts in answered.items() for question, verdict in zip(asked, verdicts, strict=True)
+    ]  # fmt: skip
+    schema = pa.schema([
+        ("model", pa.string()), ("kind", pa.string()), ("question", pa.string()), ("reply", pa.string()),
+        ("answers", pa.list_(pa.string())), ("stated", pa.int64()), ("correct", pa.bool_()),
+        ("format_kept", pa.bool_()),
+    ])  # fmt: skip
+    return pa.Table.from_pylist(told, schema)
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, float]:
+    held_out = result["bits_per_byte"]
+    found = {
+        f"bits_per_byte/{key}": held_out[key] for key in ("start", "xz", "5gram", "5gram_of_bytes") if key in held_out
+    }
+    for name, told in held_out["models"].items():
+        found |= {f"bits_per_byte/{name}/{source}": value for source, value in told.items()}
+    for name, told in result["questions"].items():
+        found |= {f"accuracy/{name}/{kind}": each["rate"] for kind, each in told["accuracy"].items()}
+        found |= {
+            f"accuracy/{name}/{kind}/stated_{stated}": each["rate"]
+            for kind, by_stated in told["by_stated"].items() for stated, each in by_stated.items()
+        }  # fmt: skip
+        found[f"format/{name}"] = told["format"]["rate"]
+    return found
+
+
+def _summary(result: dict[str, Any]) -> str:
+    held_out = result["bits_per_byte"]
+    bar = f" (xz {held_out['xz']:.2f}, 5-gram {held_out['5gram']:.2f})" if "xz" in held_out else ""
+    parts = [f"bits/byte {held_out['models']['base']['total']:.2f}{bar}"]
+    accuracy = result["questions"]["sft"]["accuracy"] if result["questions"] else {}
+    for kind in [each for each in ("fact", "arithmetic") if each in accuracy] or list(accuracy)[:1]:
+        told = accuracy[kind]
+        parts.append(f"{kind}s {100 * told['rate']:.0f} % (chance {100 * told['chance']:.0f} %)")
+    return "; ".join(parts).replace("arithmetics", "sums")
+
+
+def _gain(result: dict[str, Any]) -> str:
+    if not result["questions"]:
+        return ""
+    before, after = (result["questions"][name]["accuracy"] for name in ("base", "sft"))
+    kind = "fact" if "fact" in after else next(iter(after))
+    gained = after[kind]["rate"] - before[kind]["rate"]
+    return f"{gained:+.2f} {kind}s, format {100 * result['questions']['sft']['format']['rate']:.1f} %"

@@ -1,0 +1,167 @@
+"""The vLLM engine: token ids in, token ids and their log-probabilities out. No Ray, no text.
+
+vLLM reads its environment when it is imported, so `Engine` sets that first; one engine per process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from webtochat.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+# In this process, not in a child: the weights are replaced in place, and a start costs seconds less.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # tensors handed to `reload_weights` do not leave the process
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+# Without a GPU: the first call would compile for ~27 s.
+CPU_ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "1"}
+
+
+@dataclass(frozen=True)
+class Completion:
+    """`ids`: what was generated, with the stop token if one ended it. `logprobs`: of each id under the distribution it
+    was drawn from, nats; empty unless asked for. `finish_reason`: `stop` or `length`."""
+
+    ids: list[int]
+    logprobs: list[float]
+    finish_reason: str
+
+
+class Engine:
+    """A model of a Hugging Face directory in vLLM.
+
+    `max_model_length`: positions of prompt and completion together; the model's own by default.
+    `dtype`: `float32` or `bfloat16`; by default float32 on CPU (bfloat16 is slower there) and bfloat16 on a GPU.
+    `kv_cache_gib`: vLLM's cache on CPU. `gpus`: 0 is the CPU, n > 1 is tensor parallel.
+    `logprobs`: whether completions carry log-probabilities (of the distribution after temperature and top-p).
+    """
+
+    def __init__(
+        self,
+        model_directory: str,
+        *,
+        max_model_length: int | None = None,
+        dtype: str | None = None,
+        kv_cache_gib: float = 1.0,
+        gpus: int = 0,
+        gpu_memory: float = 0.85,
+        logprobs: bool = False,
+        seed: int = 0,
+    ):
+        own = positions(model_directory)
+        if max_model_length is not None and max_model_length > own:
+            raise UserError(f"max_model_length={max_model_length}: {model_directory} has {own} positions")
+        os.environ.update(ENVIRONMENT)
+        if gpus == 0:
+            os.environ.update(CPU_ENVIRONMENT)
+        from vllm import LLM
+
+        self.max_model_length = max_model_length or own
+        self._logprobs = logprobs
+        options: dict[str, Any] = (
+            {"enforce_eager": True, "kv_cache_memory_bytes": int(kv_cache_gib * 2**30)} if gpus == 0
+            else {"tensor_parallel_size": gpus, "gpu_memory_utilization": gpu_memory}
+        )  # fmt: skip
+        self._llm = LLM(
+            model=model_directory,
+            skip_tokenizer_init=True,
+            generation_config="vllm",  # the caller says where to stop and how to sample, not a file of the export
+            dtype=dtype or ("bfloat16" if gpus else "float32"),
+            max_model_len=self.max_model_length,
+            logprobs_mode="processed_logprobs",
+            max_logprobs=1,
+            seed=seed,
+            disable_log_stats=True,
+            **options,
+        )  # fmt: skip
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        n: int = 1,
+        seed: int | None = None,
+        stop_token_ids: Sequence[int] = (),
+    ) -> list[list[Completion]]:
+        """`n` completions of each prompt, in order. The i-th completion of the p-th is drawn with
+        `seed` + p·n + i; vLLM's last bits depend on the batch, so equal seeds give equal ids only for equal calls.
+
+        A prompt that leaves no room for one new token raises ValueError; one that leaves less than `max_new_tokens`
+        is generated as far as the room goes.
+        """
+        from vllm import SamplingParams
+
+        requests, parameters = [], []
+        for place, prompt in enumerate(prompts):
+            room = self.max_model_length - len(prompt)
+            if not prompt or room < 1:
+                raise ValueError(f"prompt {place} has {len(prompt)} tokens; 1 to {self.max_model_length - 1} fit")
+            requests.append({"prompt_token_ids": list(prompt)})
+            parameters.append(
+                SamplingParams(
+                    n=n, temperature=temperature, top_p=top_p, max_tokens=min(max_new_tokens, room),
+                    seed=None if seed is None or temperature == 0 else seed + place * n,
+                    stop_token_ids=list(stop_token_ids), logprobs=0 if self._logprobs else None, detokenize=False,
+                    ignore_eos=True,
+                )
+            )  # fmt: skip
+        finished = self._llm.generate(requests, parameters, use_tqdm=False)
+        return [[_completion(output) for output in request.outputs] for request in finished]
+
+    def replace_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Puts new weights, under their names in the checkpoint, where the old ones are; the shapes must be the same.
+        What was cached under the old weights is forgotten."""
+        self._llm.collective_rpc(
+            "reload_weights", kwargs={"weights_iterator": list(weights), "is_checkpoint_format": True}
+        )
+        self._llm.apply_model(_pack_tied_head)
+        self._llm.reset_prefix_cache()
+
+
+def _pack_tied_head(model: Any) -> None:
+    """On CPU vLLM multiplies by a packed copy of the head's weights. A tied head is not among the weights that are
+    reloaded, so its copy would be the old one."""
+    if model.config.tie_word_embeddings:
+        model.lm_head.quant_method.process_weights_after_loading(model.lm_head)
+
+
+def _completion(output: Any) -> Completion:
+    ids = list(output.token_ids)
+    logprobs = [table[token].logprob for token, table in zip(ids, output.logprobs or [], strict=False)]
+    return Completion(ids, logprobs, output.finish_reason)
+
+
+def read_config(model_directory: str) -> dict[str, Any]:
+    path = os.path.join(model_directory, "config.json")
+    if not os.path.isfile(path):
+        raise UserError(f"no model in {model_directory}: it has no config.json")
+    with open(path, encoding="utf-8") as source:
+        return json.load(source)
+
+
+def positions(model_directory: str) -> int:
+    """Positions that a model was made for."""
+    return int(read_config(model_directory)["max_position_embeddings"])
+
+
+def read_weights(model_directory: str) -> list[tuple[str, torch.Tensor]]:
+    """The tensors of a directory's safetensors files, by name."""
+    from safetensors.torch import load_file
+
+    names = sorted(name for name in os.listdir(model_directory) if name.endswith(".safetensors"))
+    if not names:
+        raise UserError(f"no model in {model_directory}: it has no safetensors")
+    return [pair for name in names for pair in load_file(os.path.join(model_directory, name)).items()]

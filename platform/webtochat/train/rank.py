@@ -1,0 +1,274 @@
+"""One rank of a training run, from a prepared `Job` to the exported model. Without Ray: a stage runs it in Ray Train's
+workers, `torchrun` or a plain process may as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from webtochat import storage
+from webtochat.model.config import ModelConfig, device_peak
+from webtochat.model.export import export, load
+from webtochat.model.generate import generate
+from webtochat.model.transformer import Transformer
+from webtochat.recipe import SFT, Model, Pretrain
+from webtochat.tokens.batches import Batch, share
+from webtochat.tokens.chat import render
+from webtochat.tokens.shards import Split, pretraining_window
+from webtochat.tokens.tokenizer import END_OF_TEXT, PAD, Tokenizer
+from webtochat.train.checkpoint import Checkpointer
+from webtochat.train.line import Line
+from webtochat.train.loop import Plan, State, train
+from webtochat.train.optimizer import adamw, learning_rate
+from webtochat.train.packing import Packed
+from webtochat.train.validation import Window, bits_per_byte, byte_counts, document_windows, target_bytes, totals
+
+CURVE = "metrics.jsonl"
+EVALUATED_ROWS = 16
+SAMPLE_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    step: int
+    metrics: dict[str, float]
+    sample: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line for the screen."""
+
+    text: str
+
+
+Emit = Callable[[Line | Evaluation | Note], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every rank needs to know. Paths are absolute or remote."""
+
+    directory: str
+    """The stage's; checkpoints go to `_scratch/checkpoints/`, the result to `model/` and metrics.jsonl."""
+    settings: Pretrain | SFT
+    sequence_length: int
+    windows_per_step: int
+    steps: int
+    mask_documents: bool = True
+    device_batch_tokens: int | None = None
+    line_seconds: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainJob(Job):
+    model: Model
+    tokenizer: tuple[str, str]
+    """(directory, content hash) of the artifact."""
+    tokens: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTJob(Job):
+    base: tuple[str, str]
+    """(directory, content hash) of the artifact whose `model/` is trained on."""
+    windows: str
+    """The packed windows, written by `write_windows`."""
+    sample_prompt: tuple[dict[str, str], ...] = ()
+
+
+def cross_entropy(model: nn.Module, batch: Batch, mask_documents: bool = True) -> tuple[Tensor, Tensor]:
+    """(summed loss in nats, number of targets that bear one): the loop divides by the global number."""
+    learned_BT = batch.weights_BT > 0
+    targets_BT = batch.targets_BT.masked_fill(~learned_BT, -100)
+    device = targets_BT.device.type
+    with torch.autocast(device, torch.bfloat16) if device == "cuda" else contextlib.nullcontext():
+        total = model(batch.tokens_BT, batch.documents_BT if mask_documents else None, targets_BT)
+    return total, learned_BT.sum()
+
+
+def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None) -> State:
+    device = prepare(threads)
+    assert isinstance(job.settings, Pretrain)
+    tokenizer = Tokenizer.load(storage.local_copy(*job.tokenizer))
+    tokens = storage.local_copy(*job.tokens)
+    separator, pad = tokenizer.special(END_OF_TEXT), tokenizer.special(PAD)
+    split = Split(os.path.join(tokens, "train"), job.sequence_length, tokenizer.vocabulary)
+    held_out = Split(os.path.join(tokens, "validation"), job.sequence_length, tokenizer.vocabulary)
+    validation = document_windows(held_out, separator, pad, job.settings.validation_tokens)
+    count_bytes = target_bytes(validation, byte_counts(tokenizer))
+    model = Transformer(ModelConfig.of(job.model, tokenizer.vocabulary), seed=job.model.seed)
+
+    def evaluate() -> tuple[dict[str, float], str]:
+        if not count_bytes:
+            return {}, ""
+        nats, _, targets = totals(model, validation, EVALUATED_ROWS, device, job.mask_documents)
+        metrics = {"validation_bpb": bits_per_byte(nats, count_bytes), "validation_loss": nats / targets}
+        prompt = validation[0][0][:12].tolist()
+        return metrics, sample(model, tokenizer, prompt, frozenset({separator}))
+
+    def window(number: int) -> Window:
+        return pretraining_window(split, separator, number)
+
+    return run(job, model, tokenizer, window, len(split), evaluate, emit, device)
+
+
+def sft_rank(job: SFTJob, emit: Emit, threads: int | None = None) -> State:
+    device = prepare(threads)
+    base = os.path.join(storage.local_copy(*job.base), "model")
+    tokenizer, model = Tokenizer.load(base), load(base)
+    training, validation = read_windows(job.windows)
+    held_out = [validation.window(number) for number in range(len(validation))]
+    prompt = render(tokenizer, list(job.sample_prompt), add_generation_prompt=True).ids if job.sample_prompt else []
+
+    def evaluate() -> tuple[dict[str, float], str]:
+        if not held_out:
+            return {}, ""
+        nats, right, targets = totals(model, held_out, EVALUATED_ROWS, device)
+        metrics = {"validation_loss": nats / targets, "validation_accuracy": right / targets}
+        stop = tokenizer.special_ids
+        return metrics, sample(model, tokenizer, prompt, stop) if prompt else ""
+
+    return run(job, model, tokenizer, training.window, len(training), evaluate, emit, device)
+
+
+def prepare(threads: int | None) -> torch.device:
+    """This rank's device. On the CPU: its threads, and denormal numbers as zero (they cost up to 100 times as much)."""
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
+        return device
+    torch.set_flush_denormal(True)
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.device("cpu")
+
+
+def run(
+    job: Job,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    window: Callable[[int], Window],
+    count: int,
+    evaluate: Callable[[], tuple[dict[str, float], str]],
+    emit: Emit,
+    device: torch.device,
+) -> State:
+    """Trains `model` on windows in permuted order, from the newest checkpoint if there is one, and exports it."""
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    settings = job.settings
+    torch.manual_seed(settings.seed + rank)
+    model.to(device)
+    trained: nn.Module = model
+    if world > 1:
+        trained = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    optimizer = adamw(model, settings)
+    checkpointer = Checkpointer(
+        storage.join(job.directory, "_scratch", "checkpoints"), model, optimizer, settings.keep_checkpoints
+    )
+    state = checkpointer.restore() or State()
+    if rank == 0 and state.step:
+        emit(Note(f"going on from the checkpoint of step {state.step}/{job.steps}"))
+    peak = device_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    plan = Plan(
+        steps=job.steps, windows_per_step=job.windows_per_step,
+        tokens_per_step=job.windows_per_step * job.sequence_length, clip=settings.clip,
+        evaluate_every=settings.evaluate_every, checkpoint_every=settings.checkpoint_every,
+        line_seconds=job.line_seconds, flops_per_token=model.config.flops_per_token(job.sequence_length),
+        peak_flops=peak * world if peak else None,
+    )  # fmt: skip
+
+    def batches(consumed: int) -> list[Batch]:
+        whole = share(window, count, consumed, job.windows_per_step, settings.seed, rank, world)
+        return cut(whole, job.device_batch_tokens, device)
+
+    def evaluated(state: State) -> dict[str, float]:
+        metrics, text = evaluate()
+        if rank == 0:
+            emit(Evaluation(state.step, metrics, text))
+        return metrics
+
+    state = train(
+        model=trained, optimizer=optimizer, lr_at=learning_rate(settings, job.steps), batches=batches,
+        loss=partial(cross_entropy, mask_documents=job.mask_documents), plan=plan, state=state,
+        save=checkpointer.save, evaluate=evaluated, log=emit,
+    )  # fmt: skip
+    if rank == 0:
+        hand_on(job.directory, model, tokenizer, state)
+    if world > 1:
+        dist.barrier()
+    return state
+
+
+def cut(batch: Batch, device_batch_tokens: int | None, device: torch.device) -> list[Batch]:
+    """A rank's share in parts of at most `device_batch_tokens` (at least one window), on the device."""
+    rows, length = batch.tokens_BT.shape
+    size = rows if device_batch_tokens is None else max(1, device_batch_tokens // length)
+    pin = device.type == "cuda"
+
+    def part(tensor: Tensor, start: int) -> Tensor:
+        piece = tensor[start : start + size]
+        return piece.pin_memory().to(device, non_blocking=True) if pin else piece
+
+    tensors = (batch.tokens_BT, batch.targets_BT, batch.weights_BT, batch.documents_BT)
+    return [Batch(*(part(each, start) for each in tensors)) for start in range(0, rows, size)]
+
+
+def sample(model: Transformer, tokenizer: Tokenizer, prompt: list[int], stop: frozenset[int]) -> str:
+    """Greedy, so that it shows the model and not the dice; on rank 0 only, the others' is not looked at."""
+    if dist.is_initialized() and dist.get_rank() != 0:
+        return ""
+    new = generate(model, prompt, SAMPLE_TOKENS, stop)
+    texts = [" ".join(tokenizer.decode(ids).split()) for ids in (prompt, new)]
+    return " → ".join(texts)
+
+
+def hand_on(directory: str, model: Transformer, tokenizer: Tokenizer, state: State) -> None:
+    """Writes `model/` (Hugging Face) and the curve, each whole or not at all."""
+    curve = "".join(json.dumps(point) + "\n" for point in state.curve)
+    storage.write_bytes(storage.join(directory, CURVE), curve.encode())
+    target = storage.join(directory, "model")
+    if storage.is_remote(directory):
+        with tempfile.TemporaryDirectory(prefix="webtochat-") as aside:
+            export(model, tokenizer, aside)
+            storage.upload_directory(aside, target)
+        return
+    aside = storage.join(directory, "_scratch", "model")
+    with storage.machine_faults(target):
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        export(model, tokenizer, aside)
+        os.rename(aside, target)
+
+
+def write_windows(path: str, training: Packed, validation: Packed) -> None:
+    with storage.writing(path) as local, open(local, "wb") as sink:
+        np.savez(sink, **{
+            f"{name}_{part}": getattr(packed, part)
+            for name, packed in (("training", training), ("validation", validation))
+            for part in ("tokens", "documents", "weights")
+        })  # fmt: skip
+
+
+def read_windows(path: str) -> tuple[Packed, Packed]:
+    with np.load(io.BytesIO(storage.read_bytes(path))) as held:
+        training, validation = (
+            Packed(held[f"{name}_tokens"], held[f"{name}_documents"], held[f"{name}_weights"])
+            for name in ("training", "validation")
+        )
+    return training, validation

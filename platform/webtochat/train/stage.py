@@ -1,0 +1,277 @@
+"""pretrain and sft on the cluster: Ray Train workers run a rank each (rank.py), the driver shows and tracks."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Empty, Queue
+
+from webtochat import storage
+from webtochat.artifact import Artifact
+from webtochat.errors import MachineError, UserError
+from webtochat.model.config import ModelConfig
+from webtochat.recipe import Cluster, Recipe
+from webtochat.run import Run, Stage
+from webtochat.tokens import rows
+from webtochat.tokens.shards import Split
+from webtochat.tokens.tokenizer import Tokenizer
+from webtochat.train.line import Line, amount
+from webtochat.train.packing import held_out, pack_rows
+from webtochat.train.rank import (
+    CURVE,
+    Evaluation,
+    Job,
+    Note,
+    PretrainJob,
+    SFTJob,
+    pretrain_rank,
+    sft_rank,
+    write_windows,
+)  # fmt: skip
+
+NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints"}
+"""Keys of a training section that do not change its result."""
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""By default OpenMP's threads spin while they wait for each other: beside any other busy process, two threads on two
+cores then train ten times slower than one."""
+
+
+def pretrain(run: Run) -> Artifact:
+    """`model/`: a base model (Hugging Face files), and metrics.jsonl: its curve."""
+    recipe = run.recipe
+    tokenizer, tokens = run.open("tokenizer"), run.open("tokens")
+    identity = recipe.identity("model") | {"pretrain": _literals(recipe, "pretrain")}
+    stage = run.begin("pretrain", identity, [tokenizer, tokens])
+    if isinstance(stage, Artifact):
+        return stage
+    with stage:
+        length = recipe.tokens.sequence_length
+        if length > recipe.model.max_positions:
+            raise UserError(
+                f"tokens.sequence_length ({length}) is more than model.max_positions ({recipe.model.max_positions})"
+            )
+        vocabulary = Tokenizer.load(tokenizer.local()).vocabulary
+        windows = len(Split(os.path.join(tokens.local(), "train"), length, vocabulary))
+        if not windows:
+            raise UserError(f"the training tokens do not fill one window of {length}: crawl more, or lower it")
+        per_step = max(1, recipe.pretrain.batch_tokens // length)
+        steps = math.ceil(recipe.pretrain.tokens / (per_step * length))
+        config = ModelConfig.of(recipe.model, vocabulary)
+        epochs = steps * per_step / windows
+        stage.say(
+            f"{amount(config.parameters)} parameters, {amount(steps * per_step * length)} tokens in {steps} steps "
+            f"({epochs:.2f} epochs)"
+        )
+        job = PretrainJob(
+            directory=_absolute(stage.directory), settings=recipe.pretrain, sequence_length=length,
+            windows_per_step=per_step, steps=steps, mask_documents=recipe.pretrain.mask_documents,
+            device_batch_tokens=recipe.cluster.device_batch_tokens, model=recipe.model,
+            tokenizer=_where(tokenizer), tokens=_where(tokens),
+        )  # fmt: skip
+        fit(stage, job, recipe.cluster)
+        first, last = _ends(stage, "validation_bpb")
+        counts = {
+            "parameters": config.parameters, "steps": steps, "tokens": steps * per_step * length,
+            "epochs": round(epochs, 4), "config": config.as_dict(), **_final(stage),
+        }  # fmt: skip
+        gain = f"validation {first:.3f} → {last:.3f} bits per byte" if last is not None else ""
+        made = f"{amount(config.parameters)} parameters on {amount(counts['tokens'])} tokens"
+        return stage.commit(counts=counts, summary=made, gain=gain)
+
+
+def sft(run: Run) -> Artifact:
+    """`model/`: the pretrained model taught to answer, by the recipe's conversations; metrics.jsonl: its curve."""
+    recipe, settings = run.recipe, run.recipe.sft
+    base = run.open("pretrain")
+    sources, missing = rows.available(settings.data, recipe.miniweb)
+    identity = {"sft": _literals(recipe, "sft") | {"data": [rows.identity(each, recipe.miniweb) for each in sources]}}
+    stage = run.begin("sft", identity, [base])
+    if isinstance(stage, Artifact):
+        return stage
+    with stage:
+        for source in missing:
+            stage.say(f"skipped {source.path}: it needs the miniweb, which this crawl does not hold")
+        positions = base.manifest.counts["config"]["max_positions"]
+        length = settings.sequence_length or positions
+        if length > positions:
+            raise UserError(f"sft.sequence_length ({length}) is more than the model's positions ({positions})")
+        tokenizer = Tokenizer.load(os.path.join(base.local(), "model"))
+        unread: Counter[str] = Counter()
+        read = [
+            row
+            for source in sources
+            for row in rows.weighted(rows.read(source, recipe.miniweb, unread), source.weight, settings.seed)
+        ]
+        packed, validation, counts = pack_rows(tokenizer, read, length, settings.validation_percent, settings.seed)
+        counts["skipped"] = dict(unread) | counts["skipped"]
+        for reason, number in counts["skipped"].items():
+            stage.say(f"left out {number} rows: {reason.replace('_', ' ')}")
+        if not len(packed):
+            raise UserError("sft.data holds no conversation to train on: name JSONL, Parquet, hf:// or python: sources")
+        path = stage.scratch("windows.npz")
+        write_windows(path, packed, validation)
+        per_step = max(1, settings.batch_tokens // length)
+        steps = max(1, math.ceil(settings.epochs * len(packed) / per_step))
+        stage.say(f"{counts['conversations']:,} conversations in {len(packed):,} windows, {steps} steps")
+        job = SFTJob(
+            directory=_absolute(stage.directory), settings=settings, sequence_length=length,
+            windows_per_step=per_step, steps=steps, device_batch_tokens=recipe.cluster.device_batch_tokens,
+            base=_where(base), windows=_absolute(path), sample_prompt=_prompt(read, settings.validation_percent),
+        )  # fmt: skip
+        fit(stage, job, recipe.cluster)
+        first, last = _ends(stage, "validation_loss")
+        counts |= {"steps": steps, "config": base.manifest.counts["config"], **_final(stage)}
+        gain = f"validation loss {first:.3f} → {last:.3f}" if last is not None else ""
+        return stage.commit(counts=counts, summary=f"{counts['conversations']:,} conversations", gain=gain)
+
+
+def fit(stage: Stage, job: Job, cluster: Cluster) -> None:
+    """Runs the job's ranks under Ray Train until the model is made, showing lines and metrics as they come.
+
+    A worker or node that dies is replaced `cluster.train_retries` times, from the newest checkpoint. Raises the
+    UserError or MachineError that a rank raised.
+    """
+    messages = Queue(actor_options={"num_cpus": 0})
+    gpus = cluster.train_gpus
+    if gpus is None:
+        gpus = ray.cluster_resources().get("GPU", 0) >= cluster.train_workers
+    resources: dict[str, float] = {"CPU": cluster.train_cpus or 1} | ({"GPU": 1} if gpus else {})
+    filesystem, inner = storage.resolve(stage.scratch("ray"))
+    trainer = TorchTrainer(
+        _rank,
+        train_loop_config={"job": job, "messages": messages, "threads": cluster.train_cpus},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=resources,
+            # Several CPU workers are for using several machines; GPU workers want to be near each other.
+            placement_strategy="PACK" if gpus else "SPREAD",
+        ),
+        run_config=ray.train.RunConfig(
+            name=stage.stage, storage_path=inner, storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=cluster.train_retries),
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        ),
+    )  # fmt: skip
+    raised: list[BaseException] = []
+
+    def fitting() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:  # noqa: BLE001 (raised again below, in the thread that waits)
+            raised.append(error)
+
+    # In a thread of its own: this one shows the lines, and an interrupt reaches it at once.
+    thread = threading.Thread(target=fitting, daemon=True)
+    thread.start()
+    failures: list[Exception] = []
+    while thread.is_alive() or not messages.empty():
+        try:
+            message = messages.get(timeout=0.5)
+        except Empty:
+            continue
+        if isinstance(message, UserError | MachineError):
+            failures.append(message)
+        else:
+            show(stage, message)
+    messages.shutdown()
+    if failures:
+        raise failures[0]
+    if raised:
+        traceback.print_exception(raised[0], file=sys.stderr)
+        causes = getattr(raised[0], "worker_failures", {}) or {0: raised[0]}
+        first = (str(next(iter(causes.values()))).strip().splitlines() or [""])[-1]
+        raise MachineError(
+            f"training failed {cluster.train_retries + 1} times ({first[:200]}): the same command goes on from the "
+            "newest checkpoint"
+        ) from raised[0]
+
+
+def show(stage: Stage, message: Line | Evaluation | Note) -> None:
+    """On the screen, and to MLflow. An ordinary line takes the last one's place; the one at an evaluation stays."""
+    if isinstance(message, Line):
+        stage.metrics(message.metrics(), message.step)
+        if message.step == message.steps or message.step == 1:
+            stage.say(message.text())
+        else:
+            stage.screen.progress(f"  {message.text()}")
+    elif isinstance(message, Evaluation):
+        stage.metrics(message.metrics, message.step)
+        told = " | ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in message.metrics.items())
+        if told:
+            stage.say(f"step {message.step} | {told}")
+        if message.sample:
+            stage.say(f"  {message.sample[:150]}")
+    else:
+        stage.say(message.text)
+
+
+def _rank(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    job, messages = config["job"], config["messages"]
+    context = ray.train.get_context()
+    threads = config["threads"] or max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size())
+
+    def emit(message: Line | Evaluation | Note) -> None:
+        messages.put(message)
+
+    run_rank: Callable[..., Any] = pretrain_rank if isinstance(job, PretrainJob) else sft_rank
+    try:
+        run_rank(job, emit, threads)
+    except (UserError, MachineError) as error:
+        # Every rank meets these alike, and trying again would meet them again: told to the driver, not to Ray Train.
+        if context.get_world_rank() == 0:
+            messages.put(error)
+
+
+def _literals(recipe: Recipe, section: str) -> dict[str, Any]:
+    literals = recipe.identity(section)[section]
+    return {key: value for key, value in literals.items() if key not in NOT_IDENTITY}
+
+
+def _absolute(path: str) -> str:
+    """Workers have other working directories."""
+    return path if storage.is_remote(path) else os.path.abspath(path)
+
+
+def _where(artifact: Artifact) -> tuple[str, str]:
+    return _absolute(artifact.directory), artifact.content_hash
+
+
+def _curve(stage: Stage) -> list[dict[str, float]]:
+    return [json.loads(line) for line in storage.read_bytes(stage.path(CURVE)).decode().splitlines()]
+
+
+def _ends(stage: Stage, name: str) -> tuple[float, float] | tuple[None, None]:
+    """A metric's first and last value."""
+    values = [point[name] for point in _curve(stage) if name in point]
+    return (values[0], values[-1]) if values else (None, None)
+
+
+def _final(stage: Stage) -> dict[str, float]:
+    """The last value of every metric of the curve."""
+    last: dict[str, float] = {}
+    for point in _curve(stage):
+        last |= point
+    del last["step"]
+    return last
+
+
+def _prompt(read: list[rows.Row], percent: float) -> tuple[dict[str, str], ...]:
+    """What precedes the first answer of the first held-out conversation (of any, if none is held out)."""
+    for row in [*(row for row in read if held_out(row, percent)), *read]:
+        messages = row.get("messages")
+        roles = [message.get("role") for message in messages] if isinstance(messages, list) else []
+        if "assistant" in roles[1:]:
+            return tuple(messages[: roles.index("assistant")])
+    return ()

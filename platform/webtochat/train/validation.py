@@ -1,0 +1,89 @@
+"""What the held-out data says, on windows that every rank shares out: bits per byte, loss, next-token accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional
+
+from webtochat.tokens.batches import collate
+from webtochat.tokens.shards import Split
+from webtochat.tokens.tokenizer import Tokenizer
+
+Window = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Tokens [T+1], document numbers [T+1], weights [T] of the targets."""
+
+
+def byte_counts(tokenizer: Tokenizer) -> np.ndarray:
+    """Bytes of text of each token, by id; 0 for special tokens. Byte-level BPE writes a byte as one character."""
+    names = [tokenizer.backend.id_to_token(number) for number in range(tokenizer.vocabulary)]
+    return np.array([
+        0 if number in tokenizer.special_ids else len(name or "") for number, name in enumerate(names)
+    ])  # fmt: skip
+
+
+def document_windows(split: Split, separator: int, pad: int, most_tokens: int) -> list[Window]:
+    """The first `most_tokens` of a split's documents as windows; the last one is padded, with weight zero."""
+    pieces: list[np.ndarray] = []
+    total = 0
+    for document in split.documents():
+        if total >= most_tokens:
+            break
+        pieces.append(np.concatenate([[separator], document.tokens]))
+        total += len(pieces[-1])
+    if not pieces:
+        return []
+    stream = np.concatenate(pieces)[:most_tokens]
+    size = split.sequence_length
+    windows = []
+    for start in range(0, len(stream) - 1, size):
+        tokens = stream[start : start + size + 1]
+        missing = size + 1 - len(tokens)
+        weights = np.concatenate([tokens[1:] != separator, np.zeros(missing)]).astype(np.float32)
+        tokens = np.concatenate([tokens, np.full(missing, pad)]).astype(np.int64)
+        windows.append((tokens, np.cumsum(tokens == separator), weights))
+    return windows
+
+
+@torch.no_grad()
+def totals(
+    model: nn.Module, windows: Sequence[Window], rows: int, device: torch.device, mask_documents: bool = True
+) -> tuple[float, float, float]:
+    """(summed loss in nats, right guesses, targets) over all windows; ranks take turns. Leaves the model in eval mode.
+
+    Each window's sum is taken by itself and added in order, so the result is the same for any number of ranks.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    model.eval()
+    sums = torch.zeros(len(windows), 3, dtype=torch.float64)
+    mine = list(range(rank, len(windows), world))
+    for start in range(0, len(mine), rows):
+        numbers = mine[start : start + rows]
+        batch = collate([windows[number] for number in numbers])
+        targets, weights = batch.targets_BT.to(device), batch.weights_BT.to(device)
+        documents = batch.documents_BT.to(device) if mask_documents else None
+        logits = model(batch.tokens_BT.to(device), documents).float()
+        losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(weights)
+        right = (logits.argmax(-1) == targets) * weights
+        columns = [(losses * weights).double().sum(1), right.double().sum(1), weights.double().sum(1)]
+        sums[numbers] = torch.stack(columns, 1).cpu()
+    if world > 1:
+        gathered = sums.to(device)
+        dist.all_reduce(gathered)
+        sums = gathered.cpu()
+    nats, right_guesses, targets_seen = sums.sum(0).tolist()
+    return nats, right_guesses, targets_seen
+
+
+def target_bytes(windows: Sequence[Window], counts: np.ndarray) -> int:
+    """Bytes of the targets that bear a loss."""
+    return int(sum(counts[tokens[1:]][weights > 0].sum() for tokens, _, weights in windows))
+
+
+def bits_per_byte(nats: float, count: int) -> float:
+    return nats / math.log(2) / count

@@ -1,0 +1,137 @@
+"""cluster/local.yaml: jobs come in by `ray job submit` with a token, workers come up for them and go again."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINE = ["python", "jobs/pipeline.py", "recipes/demo.yaml", "--until", "curate"]
+SENTENCES = [
+    "The {0} keeps a careful note of every {1} that was found along the river in spring.",
+    "When the weather turns cold, people bring the {1} indoors and talk about the {0} of the village.",
+    "It is said that a good {0} can be told from its {1}, and from nothing else that you might see.",
+    "Nobody knew where the {1} had gone, but the {0} was there in the morning with an answer.",
+    "They would have asked for a second {0}, if only the first had not broken the {1} on its way.",
+]
+THINGS = ["baker", "harbour", "lantern", "orchard", "letter", "bridge", "teacher", "garden", "window", "kettle", "map"]
+
+
+def page(number: int) -> bytes:
+    """English prose of its own that the recipe's rules keep; every fourth page is too short to keep."""
+    lines = []
+    for index in range(2 if number % 4 == 3 else 12):
+        first = THINGS[(number + 3 * index) % len(THINGS)]
+        second = THINGS[(5 * number + index + 1) % len(THINGS)]
+        lines.append(SENTENCES[(number + index) % len(SENTENCES)].format(f"{first} of house {number}", second))
+    body = "".join(f"<p>{' '.join(lines[at : at + 3])}</p>" for at in range(0, len(lines), 3))
+    return f"<html><head><title>Page {number}</title></head><body>{body}</body></html>".encode()
+
+
+@pytest.fixture(scope="module")
+def warc(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from warcio.statusandheaders import StatusAndHeaders
+    from warcio.warcwriter import WARCWriter
+
+    path = tmp_path_factory.mktemp("warc") / "pages.warc.gz"
+    with open(path, "wb") as sink:
+        writer = WARCWriter(sink, gzip=True)
+        for number in range(20):
+            headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html; charset=utf-8")], protocol="HTTP/1.1")
+            writer.write_record(
+                writer.create_warc_record(
+                    f"http://pages.example/{number}", "response", payload=io.BytesIO(page(number)), http_headers=headers
+                )
+            )
+    return str(path)
+
+
+def test_curate_runs_on_workers_that_come_up_for_it_and_go(cluster, warc: str, tmp_path: Path) -> None:
+    head = set(cluster.nodes())
+    assert len(head) == 1
+    done = cluster.submit(
+        *PIPELINE, "name=submitted", "crawl.source=warc", f"crawl.paths={warc}",
+        env_vars={"WEBTOCHAT_WORKSPACE": str(tmp_path / "runs"), "MLFLOW_TRACKING_URI": cluster.mlflow},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + logs(tmp_path)
+    manifest = json.loads((tmp_path / "runs/submitted/curate/manifest.json").read_text())
+    assert manifest["stage"] == "curate" and manifest["files"] and manifest["mlflow_run_id"]
+    import pyarrow.parquet
+
+    kept = pyarrow.parquet.read_table(tmp_path / "runs/submitted/curate/kept").to_pylist()
+    assert 10 <= len(kept) < 20 and all("of house" in row["text"] for row in kept)
+
+    deadline = time.monotonic() + 60
+    while sum(cluster.nodes().values()) > 1 and time.monotonic() < deadline:
+        time.sleep(1)
+    nodes = cluster.nodes()
+    assert len(nodes) > 1 and {node for node, alive in nodes.items() if alive} == head
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(path.read_text()[-3000:] for path in folder.rglob("logs/*.log"))
+
+
+def test_without_the_token_nothing_is_let_in(cluster) -> None:
+    without = {key: value for key, value in cluster.environment.items() if not key.startswith("RAY_AUTH")}
+    for environment in [without, without | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}]:
+        done = cluster.submit("python", "-c", "print('let' + ' in')", env_vars={}, env=environment)
+        assert done.returncode != 0 and "let in" not in done.stdout
+        assert "401" in done.stdout or "403" in done.stdout or "uthentication" in done.stdout, done.stdout
+
+
+def test_a_relative_workspace_is_refused_in_a_submitted_job(cluster) -> None:
+    done = cluster.submit(*PIPELINE, env_vars={})
+    assert done.returncode != 0 and "exit code 2" in done.stdout, done.stdout
+    errors = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "set WEBTOCHAT_WORKSPACE" in errors[0]
+    assert "Traceback" not in done.stdout
+
+
+def refused(cluster, **env_vars: str) -> str:
+    done = cluster.run(sys.executable, "jobs/curate.py", "recipes/demo.yaml", **env_vars)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_joining_without_the_token_is_told_in_one_line(cluster, tmp_path: Path) -> None:
+    told = refused(cluster, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN="", WEBTOCHAT_WORKSPACE=str(tmp_path))
+    assert "asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in told
+
+
+def test_mlflow_on_sqlite_is_refused_on_a_cluster(cluster, tmp_path: Path) -> None:
+    assert "set MLFLOW_TRACKING_URI" in refused(cluster, WEBTOCHAT_WORKSPACE=str(tmp_path))
+    assert "set MLFLOW_TRACKING_URI" in refused(
+        cluster, WEBTOCHAT_WORKSPACE=str(tmp_path), MLFLOW_TRACKING_URI="sqlite:////shared/mlflow.db"
+    )
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="a node with another view of the disk needs root"
+)
+def test_a_node_that_does_not_see_the_workspace_is_named(cluster, tmp_path: Path) -> None:
+    """A second node in a mount namespace of its own, where the workspace is an empty file system."""
+    (tmp_path / "shared").mkdir()
+    node = subprocess.Popen(
+        ["unshare", "--mount", "bash", "-c",
+         f"mount -t tmpfs tmpfs '{tmp_path}/shared' && exec ray start --address={cluster.gcs} --num-cpus=1 --block"],
+        env=cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    cluster.started.append(node)
+    deadline = time.monotonic() + 60
+    while sum(cluster.nodes().values()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    told = refused(cluster, WEBTOCHAT_WORKSPACE=str(tmp_path / "shared"), MLFLOW_TRACKING_URI=cluster.mlflow)
+    assert f"the workspace {tmp_path}/shared is not shared: node " in told
+    assert told.count("does not see a file that the driver wrote there") == 1
+    assert os.listdir(tmp_path / "shared") == ["demo"]
