@@ -1,0 +1,67 @@
+"""The Ray Serve application: the model (vLLM by `ray.serve.llm`), and before it the assistant, which speaks OpenAI's
+API and serves the chat page, on one port.
+
+    serve run serving.app:build recipe=recipes/demo.yaml workspace=/data/runs
+"""
+
+from __future__ import annotations
+
+import os
+
+from ray import serve
+from ray.serve import Application
+
+from serving.assistant import Assistant, Settings
+from serving.model import ModelServer, engine_options
+from webtochat import artifact, recipe, storage
+from webtochat.artifact import Artifact
+from webtochat.errors import UserError
+from webtochat.inference.actors import ModelPath, gpus_per_engine
+from webtochat.recipe import Recipe
+
+STAGES = ("sft", "pretrain")
+"""Whose model is served: the first that is committed."""
+MAX_ONGOING = 1000
+
+
+def build(args: dict[str, str]) -> Application:
+    """`recipe`: its path. Every other argument overrides a key of it, as `section.key: value`."""
+    given = dict(args)
+    path = given.pop("recipe", None)
+    if path is None:
+        raise UserError("which recipe? serve run serving.app:build recipe=recipes/demo.yaml")
+    chosen = recipe.load(path, [f"{key}={value}" for key, value in given.items()])
+    shared = os.environ.get("WEBTOCHAT_WORKSPACE")
+    if shared and "workspace" not in given:
+        chosen = chosen.model_copy(update={"workspace": shared})
+    return application(chosen)
+
+
+def newest_model(chosen: Recipe) -> Artifact:
+    """The chat model, else the base model. Raises UserError where there is none."""
+    directory = storage.join(chosen.workspace, chosen.name)
+    for stage in STAGES:
+        found = artifact.find(storage.join(directory, stage))
+        if found is not None:
+            return found
+    raise UserError(f"no model in {directory}: run jobs/pipeline.py first (make demo)")
+
+
+def application(chosen: Recipe) -> Application:
+    """The application for a recipe's newest model. Asks the running cluster whether it has GPUs."""
+    found = newest_model(chosen)
+    model, name = ModelPath.of(found), chosen.serve.model_name or chosen.name
+    gpus = gpus_per_engine(chosen.cluster.engine_gpus)
+    options = engine_options(gpus, chosen.serve.max_model_length, chosen.cluster.kv_cache_gib)
+    server = serve.deployment(
+        ModelServer, name="model", num_replicas=chosen.cluster.engines, max_ongoing_requests=MAX_ONGOING,
+        ray_actor_options={"num_cpus": 1}, health_check_period_s=10, graceful_shutdown_timeout_s=5,
+    ).bind(model, name, options, gpus)  # fmt: skip
+    settings = Settings(
+        name=name, created=found.manifest.created, stage=found.stage, temperature=chosen.serve.temperature,
+        system_prompt=chosen.serve.system_prompt, max_model_length=chosen.serve.max_model_length,
+    )  # fmt: skip
+    return serve.deployment(
+        Assistant, name="assistant", max_ongoing_requests=MAX_ONGOING, ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=5,
+    ).bind(server, model, settings)  # fmt: skip

@@ -1,0 +1,79 @@
+"""The model behind the API: `ray.serve.llm`'s server of vLLM, asked by token ids.
+
+It is held, not inherited from: importing `ray.serve.llm` costs ~20 s, which only the replica pays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from webtochat.inference.actors import ModelPath
+from webtochat.inference.engine import CPU_ENVIRONMENT, ENVIRONMENT, positions
+
+
+def engine_options(gpus: int, max_model_length: int | None, kv_cache_gib: float) -> dict[str, Any]:
+    """vLLM's arguments. On CPU float32, eager, and a cache of a set size, so that nothing is compiled or probed."""
+    common: dict[str, Any] = {"disable_log_stats": True}
+    if max_model_length is not None:
+        common["max_model_len"] = max_model_length
+    if gpus == 0:
+        size = int(kv_cache_gib * 2**30)
+        return common | {"enforce_eager": True, "dtype": "float32", "kv_cache_memory_bytes": size}
+    return common | {"tensor_parallel_size": gpus, "dtype": "bfloat16"}
+
+
+class ModelServer:
+    """One replica: one engine."""
+
+    async def __init__(self, model: ModelPath, name: str, options: dict[str, Any], gpus: int):
+        os.environ.update(ENVIRONMENT)
+        if gpus == 0:
+            os.environ.update(CPU_ENVIRONMENT)
+        from ray.llm._internal.common.callbacks.base import CallbackBase
+        from ray.serve.llm import LLMConfig
+        from ray.serve.llm.deployment import LLMServer
+
+        class NothingToDownload(CallbackBase):
+            """The model is on this node. Else a task that downloads nothing would import vLLM once more: ~15 s."""
+
+            async def on_before_node_init(self) -> None:
+                self.ctx.run_init_node = False
+
+        directory = model.local()
+        options = {"max_model_len": positions(directory)} | options
+        resources = {"CPU": 1} if gpus == 0 else {"GPU": 1}
+        self._server = LLMServer.sync_init(
+            LLMConfig(
+                model_loading_config={"model_id": name, "model_source": directory},
+                engine_kwargs=options,
+                placement_group_config={"bundles": [resources] * max(1, gpus)},
+                # Each token goes out as it comes: the default gathers 50 ms of them.
+                experimental_configs={"stream_batching_interval_ms": 0},
+                log_engine_metrics=False,
+                callback_config={"callback_class": NothingToDownload},
+            )
+        )
+        await self._server.start()
+
+    async def complete(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Chunks of a streamed completion, as OpenAI's `text_completion`; `{"error": …}` where vLLM refuses.
+
+        `request`: of vLLM's CompletionRequest; its `prompt` is token ids, one list or several.
+        """
+        from ray.serve.llm.openai_api_models import CompletionRequest
+
+        asked = CompletionRequest(**request, stream=True, stream_options={"include_usage": True})
+        async for batch in await self._server.completions(asked):
+            for item in batch if isinstance(batch, list) else [batch]:
+                if not isinstance(item, str):
+                    yield item.model_dump(mode="json")
+                    return
+                for line in item.splitlines():
+                    if line.startswith("data: {"):
+                        yield json.loads(line[len("data: ") :])
+
+    async def check_health(self) -> None:
+        await self._server.check_health()
