@@ -99,7 +99,7 @@ def test_another_shape_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config\.json is missing"):
         export.load(str(tmp_path / "nowhere"))
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
-    with pytest.raises(UserError, match="layers.1.* besides"):
+    with pytest.raises(UserError, match=r"layers\.1.* besides"):
         export.load(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(config))
     weights = (tmp_path / "model.safetensors").read_bytes()
@@ -124,7 +124,7 @@ def test_what_it_would_compute_otherwise_is_not_imported(changes: dict, message:
 
 
 def test_heads_must_divide() -> None:
-    with pytest.raises(UserError, match="multiple of model.kv_heads"):
+    with pytest.raises(UserError, match=r"multiple of model\.kv_heads"):
         small(heads=4, kv_heads=3)
     with pytest.raises(UserError, match="even"):
         small(head_size=15)

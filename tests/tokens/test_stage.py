@@ -25,7 +25,7 @@ from webtochat.tokens.tokenizer import END_OF_TEXT, Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES, PER_FILE = 4, 60
-WORDS = "the old baker of a small town bread river stone light 12 345 café Straße sky".split()
+WORDS = ["the", "old", "baker", "of", "a", "small", "town", "bread", "12", "345", "café", "Straße", "sky", "light"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,10 +41,12 @@ def cluster() -> Iterator[None]:
 def document(number: int) -> dict[str, str]:
     rng = random.Random(number)
     text = " ".join(rng.choices(WORDS, k=40)) + (" <|im_end|>" if number == 7 else "") + "\n"
-    return {"id": f"<urn:uuid:{number}>", "url": f"http://host-{number % 3}.example:80/{number}", "text": text}
+    url = "http://[torn" if number == 8 else f"http://host-{number % 3}.example:80/{number}"
+    return {"id": f"<urn:uuid:{number}>", "url": url, "text": text}
 
 
 DOCUMENTS = [document(number) for number in range(FILES * PER_FILE)]
+WHAT = ("tokens", "bytes", "windows")
 
 
 def run_of(workspace: Path, **tokens: object) -> Run:
@@ -84,7 +86,7 @@ def test_every_document_is_in_one_split_byte_for_byte(made: tuple[Run, Artifact,
     for one in DOCUMENTS:
         kept = found[one["id"]]
         assert tokenizer.decode(kept.tokens.tolist()) == one["text"] and kept.bytes == len(one["text"].encode())
-        assert kept.host in one["url"] and kept.host.endswith(".example")
+        assert kept.host == ("" if "torn" in one["url"] else one["url"].removeprefix("http://").split(":")[0])
         assert not set(kept.tokens.tolist()) & tokenizer.special_ids
     counts = tokens.manifest.counts
     for name, split in splits.items():
@@ -94,9 +96,6 @@ def test_every_document_is_in_one_split_byte_for_byte(made: tuple[Run, Artifact,
     assert 5 < counts["validation_documents"] < 60
     held = {one["id"] for one in DOCUMENTS if stage.held_out(one["id"], 10)}
     assert held == set(splits["validation"].index["id"].to_pylist())
-
-
-WHAT = ("tokens", "bytes", "windows")
 
 
 def test_a_shard_is_flat_little_endian_ids(made: tuple[Run, Artifact, Artifact]) -> None:

@@ -41,8 +41,8 @@ class Document:
 class Split:
     """The shards of one split, memory-mapped as one stream cut into windows of `sequence_length` + 1 tokens.
 
-    Windows overlap by one token, so each position is a target once. A shard's last, incomplete window is left out. Where
-    a window lies follows from the shards' sizes, so their index costs a number per shard.
+    Windows overlap by one token, so each position is a target once. A shard's last, incomplete window is left out.
+    Where a window lies follows from the shards' sizes, so their index costs a number per shard.
     """
 
     def __init__(self, directory: str, sequence_length: int, vocabulary: int):

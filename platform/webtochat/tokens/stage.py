@@ -145,8 +145,7 @@ def _shard(row: dict) -> dict:
         encoded = tokenizer.encode_batch(batch["text"])
         for identity, url, text, ids in zip(batch["id"], batch["url"], batch["text"], encoded, strict=True):
             split = "validation" if held_out(identity, row["section"]["validation_percent"]) else "train"
-            host = urlsplit(url or "").hostname or ""
-            document = Document(identity, host, np.asarray(ids, np.uint32), len(text.encode()))
+            document = Document(identity, host_of(url), np.asarray(ids, np.uint32), len(text.encode()))
             documents[split].append(document)
     with tempfile.TemporaryDirectory() as local:
         for split in SPLITS:
@@ -160,6 +159,14 @@ def _shard(row: dict) -> dict:
         storage.upload_directory(local, row["output"])
     storage.write_bytes(done, json.dumps(counts).encode())
     return counts
+
+
+def host_of(url: str | None) -> str:
+    """The host to tell documents by source; "" where there is none."""
+    try:
+        return urlsplit(url or "").hostname or ""
+    except ValueError:  # as of http://[torn
+        return ""
 
 
 def held_out(identity: str, percent: float) -> bool:
