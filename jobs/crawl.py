@@ -5,7 +5,7 @@ python jobs/crawl.py recipes/demo.yaml workspace=runs/mine crawl.source=warc 'cr
 """
 
 from job import main
-from webtochat import artifact
+from webtochat import artifact, storage
 from webtochat.artifact import Artifact
 from webtochat.crawl import stage
 from webtochat.run import Run
@@ -13,7 +13,8 @@ from webtochat.run import Run
 
 def crawl(run: Run) -> Artifact:
     """The crawl stage, with the miniweb served on loopback while it is captured, where the recipe asks for it."""
-    if run.recipe.miniweb is None or artifact.find(f"{run.directory}/crawl") is not None:
+    committed = artifact.find(storage.join(run.directory, "crawl"))
+    if run.recipe.miniweb is None or (committed is not None and not run.rebuild):
         return stage.crawl(run)
     from miniweb.server import serve
     from miniweb.settings import Settings

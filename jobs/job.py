@@ -254,9 +254,12 @@ def ray_started(recipe: Any) -> Iterator[None]:
             **options, log_to_driver=False, logging_level="error",
             runtime_env={"py_modules": modules, "env_vars": WORKER_ENVIRONMENT},
         )  # fmt: skip
-    except ray.exceptions.AuthenticationError as error:
+    except (ray.exceptions.AuthenticationError, ConnectionError) as error:
+        if not address:
+            raise
         raise UserError(
-            f"the cluster at {address} asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            f"the cluster at RAY_ADDRESS={address} does not let this job in: if it asks for a token, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         ) from error
     try:
         nodes.check(recipe)

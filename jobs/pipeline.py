@@ -109,7 +109,7 @@ def main() -> None:
             wide = None if stream.isatty() else 150
             Console(file=stream, width=wide).print("\n", table(made), sep="")
             run.screen.say(f"\n{time.monotonic() - began:,.0f} s in all. Artifacts: {run.directory}/")
-            run.screen.say(f"look:  .venv/bin/{tracking}")
+            run.screen.say(f"look:  {tracking}")
             run.screen.say(f"chat:  {chat_command(options.recipe, options.overrides)}")
 
     guarded(work)

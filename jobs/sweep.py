@@ -56,7 +56,7 @@ def trials_of(overrides: list[str]) -> tuple[list[str], list[Trial]]:
     if not swept:
         raise UserError("nothing to sweep over: give at least one list, such as 'pretrain.lr=[1e-3,3e-3]'")
     combinations = list(itertools.product(*swept))
-    return plain, [Trial(re.sub(r"[^\w.=+-]", "_", ",".join(each)), each) for each in combinations]
+    return plain, [Trial(re.sub(r"[^\w.,=+-]", "_", ",".join(each)), each) for each in combinations]
 
 
 def listed(value: str) -> list[str] | None:
@@ -268,7 +268,7 @@ def main() -> None:
             run.screen.say(f"sweep: {len(trials)} trials …")
             shown = sweep(run, options.recipe, plain, trials, options.concurrent)
             run.screen.say("\n" + as_text(shown).rstrip())
-            run.screen.say(f"look:  .venv/bin/{run.tracking.command()}")
+            run.screen.say(f"look:  {run.tracking.command()}")
 
     guarded(work)
 

@@ -1,16 +1,15 @@
 """The assistant: OpenAI's API over the model, and the chat page.
 
 Conversations are rendered to token ids here, by the renderer that training used, and the model is asked by ids: a
-marker in somebody's text is text. The tool loop will stand between `_generated` and the answers.
+marker in somebody's text is text. The tool loop will stand between `_generated` and the answers. (Serve packs the class
+where it is defined, so what its methods call must stand above it or be imported.)
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import calendar
 import hashlib
-import json
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -20,13 +19,14 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from serving.protocol import ApiError, ChatRequest, CompletionRequest, Sampling, chat_chunk, error_body
+from serving.stream import collected, event_stream, started, usage_of
 from webtochat.inference.actors import ModelPath
 from webtochat.inference.engine import positions
 from webtochat.tokens.chat import render
@@ -86,6 +86,11 @@ async def not_understood(_: Request, error: RequestValidationError) -> JSONRespo
     return JSONResponse(error_body(message, "invalid_request_error", where[0] if where else None), 400)
 
 
+@api.exception_handler(Exception)
+async def broken(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(error_body(f"the server failed: {type(error).__name__}", "server_error"), 500)
+
+
 @serve.ingress(api)
 class Assistant:
     def __init__(self, model: DeploymentHandle, path: ModelPath, settings: Settings):
@@ -127,10 +132,10 @@ class Assistant:
         limit = request.max_completion_tokens or request.max_tokens
         chunks = self._generated(request, ids, [len(ids)], limit)
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": request.model}
-        started = await _started(chunks)
+        answer = await started(chunks)
         if request.stream:
-            return _event_stream(self._chat_events(head, started, request))
-        texts, reasons, usage = await _collected(started)
+            return event_stream(self._chat_events(head, answer, request))
+        texts, reasons, usage = await collected(answer)
         choices = [
             {
                 "index": index, "message": {"role": "assistant", "content": texts[index], "refusal": None},
@@ -150,10 +155,10 @@ class Assistant:
             "id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()),
             "model": request.model,
         }  # fmt: skip
-        started = await _started(chunks)
+        answer = await started(chunks)
         if request.stream:
-            return _event_stream(self._completion_events(head, started, request))
-        texts, reasons, usage = await _collected(started)
+            return event_stream(self._completion_events(head, answer, request))
+        texts, reasons, usage = await collected(answer)
         choices = [
             {"index": index, "text": texts[index], "logprobs": None, "finish_reason": reasons.get(index, "stop")}
             for index in sorted(texts)
@@ -210,9 +215,10 @@ class Assistant:
             "stop": request.stop or [], "stop_token_ids": self._stops,
             "frequency_penalty": request.frequency_penalty or 0.0, "presence_penalty": request.presence_penalty or 0.0,
         }  # fmt: skip
-        if asked["temperature"] == 0 and asked["n"] > 1:
+        if asked["temperature"] == 0 and (request.n or 1) > 1:
             raise ApiError(400, "n must be 1 where the temperature is 0: every answer would be the same", param="n")
-        return aiter(self._model.complete.remote(asked))
+        chunks: Any = self._model.complete.remote(asked)
+        return aiter(chunks)
 
     async def _chat_events(
         self, head: dict[str, Any], chunks: AsyncIterator[dict[str, Any]], request: ChatRequest
@@ -230,7 +236,7 @@ class Assistant:
                     ended = {"index": choice["index"], "finish_reason": choice["finish_reason"]}
                     yield chat_chunk(head, ended, None)
             if not chunk["choices"] and request.wants_usage:
-                yield chat_chunk(head, None, _usage(chunk))
+                yield chat_chunk(head, None, usage_of(chunk))
 
     async def _completion_events(
         self, head: dict[str, Any], chunks: AsyncIterator[dict[str, Any]], request: CompletionRequest
@@ -243,59 +249,4 @@ class Assistant:
                 told = {"index": choice["index"], "text": choice["text"], "logprobs": None}
                 yield head | {"choices": [told | {"finish_reason": choice["finish_reason"]}]}
             if not chunk["choices"] and request.wants_usage:
-                yield head | {"choices": [], "usage": _usage(chunk)}
-
-
-async def _started(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-    """The same chunks once the first is there, so that a refusal is still a status and not a broken stream."""
-    first = await anext(chunks, None)
-    if first is None:
-        raise ApiError(500, "the model gave no answer")
-    if "error" in first:
-        told = first["error"]
-        status = told.get("code") if isinstance(told.get("code"), int) else 500
-        raise ApiError(status, str(told.get("message")), param=told.get("param"))
-
-    async def all_of_them() -> AsyncIterator[dict[str, Any]]:
-        yield first
-        async for chunk in chunks:
-            yield chunk
-
-    return all_of_them()
-
-
-async def _collected(
-    chunks: AsyncIterator[dict[str, Any]],
-) -> tuple[dict[int, str], dict[int, str], dict[str, Any]]:
-    """(text by choice, finish reason by choice, usage)."""
-    texts: dict[int, str] = {}
-    reasons: dict[int, str] = {}
-    usage: dict[str, Any] = {}
-    async for chunk in chunks:
-        if "error" in chunk:
-            raise ApiError(500, str(chunk["error"].get("message")))
-        for choice in chunk["choices"]:
-            texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]
-            if choice["finish_reason"]:
-                reasons[choice["index"]] = choice["finish_reason"]
-        if chunk.get("usage"):
-            usage = _usage(chunk)
-    return texts, reasons, usage
-
-
-def _usage(chunk: dict[str, Any]) -> dict[str, Any]:
-    return {key: chunk["usage"][key] for key in ("prompt_tokens", "completion_tokens", "total_tokens")}
-
-
-def _event_stream(events: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
-    async def lines() -> AsyncIterator[str]:
-        try:
-            async for event in events:
-                yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001 (the status has gone out: the stream itself must say what broke)
-            yield f"data: {json.dumps(error_body(f'the model stopped: {type(error).__name__}', 'server_error'))}\n\n"
-        yield "data: [DONE]\n\n"
-
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+                yield head | {"choices": [], "usage": usage_of(chunk)}

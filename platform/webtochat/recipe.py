@@ -28,7 +28,7 @@ class Miniweb(Section):
     """The small web of recipes/miniweb, served on loopback while it is captured."""
 
     seed: int = 1
-    docstring_bytes: int = 9_000_000
+    docstring_bytes: int = 2_700_000
     scale: float = 1.0
     facts: bool = True
     """False: the pages that state the facts are left out (a control)."""

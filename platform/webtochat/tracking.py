@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from webtochat import storage
@@ -69,8 +70,10 @@ class Tracking:
         return f"sqlite:///{os.path.abspath(self.workspace)}/mlflow.db"
 
     def command(self) -> str:
-        """What to type to look at the runs."""
-        return f"mlflow ui --backend-store-uri {self.uri.replace(os.getcwd() + '/', '')}"
+        """What to type, or where to go, to look at the runs."""
+        if not self.uri.startswith("sqlite:"):
+            return self.uri
+        return f".venv/bin/mlflow ui --backend-store-uri {self.uri.replace(str(Path.cwd()) + '/', '')}"
 
     def client(self) -> Any:
         if self._client is None:

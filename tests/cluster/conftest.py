@@ -64,6 +64,10 @@ class LocalCluster:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
     @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    @property
     def gcs(self) -> str:
         return f"127.0.0.1:{self.gcs_port}"
 
@@ -89,12 +93,11 @@ class LocalCluster:
 
     def nodes(self) -> dict[str, bool]:
         """Every node that the cluster has had: its id, and whether it is alive."""
-        told = self.run(
-            sys.executable, "-c",
-            "import json, ray; ray.init(log_to_driver=False, logging_level='error');"
-            "print('NODES', json.dumps({each['NodeID']: each['Alive'] for each in ray.nodes()}))",
-        )  # fmt: skip
-        return json.loads(next(line for line in told.stdout.splitlines() if line.startswith("NODES "))[6:])
+        assert self.started[1].poll() is None, (self.directory / "ray.log").read_text()
+        asked = urllib.request.Request(f"{self.address}/api/v0/nodes", headers=self.headers)
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            told = json.load(answer)["data"]["result"]["result"]
+        return {each["node_id"]: each["state"] == "ALIVE" for each in told}
 
 
 def wait_for(
@@ -157,8 +160,7 @@ def cluster() -> Iterator[LocalCluster]:
         ]:  # fmt: skip
             with open(directory / f"{name}.log", "wb") as log:
                 started.append(begun(command, variables, log, directory))
-        token = {"Authorization": f"Bearer {local.token}"}
-        wait_for(f"{local.address}/api/version", started[1], directory / "ray.log", token)
+        wait_for(f"{local.address}/api/version", started[1], directory / "ray.log", local.headers)
         wait_for(f"{local.mlflow}/health", started[0], directory / "mlflow.log", {})
         yield local
     finally:

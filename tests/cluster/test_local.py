@@ -5,34 +5,41 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = ["python", "jobs/pipeline.py", "recipes/demo.yaml", "--until", "curate"]
-SENTENCES = [
-    "The {0} keeps a careful note of every {1} that was found along the river in spring.",
-    "When the weather turns cold, people bring the {1} indoors and talk about the {0} of the village.",
-    "It is said that a good {0} can be told from its {1}, and from nothing else that you might see.",
-    "Nobody knew where the {1} had gone, but the {0} was there in the morning with an answer.",
-    "They would have asked for a second {0}, if only the first had not broken the {1} on its way.",
-]
-THINGS = ["baker", "harbour", "lantern", "orchard", "letter", "bridge", "teacher", "garden", "window", "kettle", "map"]
+WORDS = {
+    "when": "today|in spring|at noon|before dawn|on market days|after the rain|last week|now and then|for years",
+    "kind": "small|grey|early|quiet|broken|wooden|narrow|bright|heavy|distant|gentle|careful|sudden|empty|patient",
+    "thing": "baker|harbour|lantern|orchard|letter|bridge|teacher|garden|window|kettle|map|river|market|doctor|ladder",
+    "did": "found|carried|mended|painted|followed|remembered|counted|opened|watched|moved|praised|crossed|drew",
+    "how": "with care|and smiled|to be sure|that way|of course|by chance|as planned|for a friend|in good time|slowly",
+}
 
 
 def page(number: int) -> bytes:
     """English prose of its own that the recipe's rules keep; every fourth page is too short to keep."""
-    lines = []
-    for index in range(2 if number % 4 == 3 else 12):
-        first = THINGS[(number + 3 * index) % len(THINGS)]
-        second = THINGS[(5 * number + index + 1) % len(THINGS)]
-        lines.append(SENTENCES[(number + index) % len(SENTENCES)].format(f"{first} of house {number}", second))
-    body = "".join(f"<p>{' '.join(lines[at : at + 3])}</p>" for at in range(0, len(lines), 3))
+    chosen = random.Random(number)
+
+    def sentence() -> str:
+        kinds = ["when", "kind", "thing", "did", "kind", "thing", "how"]
+        when, *rest = (chosen.choice(WORDS[kind].split("|")) for kind in kinds)
+        return "{} the {} {} {} the {} {} {}.".format(when.capitalize(), *rest)
+
+    lines = [sentence() for _ in range(2 if number % 4 == 3 else 24)]
+    body = "".join(
+        f"<p>House {number}, part {at}. {' '.join(lines[at : at + 6])}</p>" for at in range(0, len(lines), 6)
+    )
     return f"<html><head><title>Page {number}</title></head><body>{body}</body></html>".encode()
 
 
@@ -67,7 +74,7 @@ def test_curate_runs_on_workers_that_come_up_for_it_and_go(cluster, warc: str, t
     import pyarrow.parquet
 
     kept = pyarrow.parquet.read_table(tmp_path / "runs/submitted/curate/kept").to_pylist()
-    assert 10 <= len(kept) < 20 and all("of house" in row["text"] for row in kept)
+    assert 10 <= len(kept) < 20 and all("House" in row["text"] for row in kept)
 
     deadline = time.monotonic() + 60
     while sum(cluster.nodes().values()) > 1 and time.monotonic() < deadline:
@@ -81,18 +88,19 @@ def logs(folder: Path) -> str:
 
 
 def test_without_the_token_nothing_is_let_in(cluster) -> None:
-    without = {key: value for key, value in cluster.environment.items() if not key.startswith("RAY_AUTH")}
-    for environment in [without, without | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}]:
-        done = cluster.submit("python", "-c", "print('let' + ' in')", env_vars={}, env=environment)
-        assert done.returncode != 0 and "let in" not in done.stdout
-        assert "401" in done.stdout or "403" in done.stdout or "uthentication" in done.stdout, done.stdout
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{cluster.address}/api/jobs/", timeout=30)
+    wrong = cluster.environment | {"RAY_AUTH_TOKEN": "0" * 64}
+    done = cluster.submit("python", "-c", "print('let' + ' in')", env_vars={}, env=wrong)
+    assert done.returncode != 0 and "let in" not in done.stdout
+    assert "nvalid token" in done.stdout or "uthentication" in done.stdout, done.stdout
 
 
 def test_a_relative_workspace_is_refused_in_a_submitted_job(cluster) -> None:
     done = cluster.submit(*PIPELINE, env_vars={})
     assert done.returncode != 0 and "exit code 2" in done.stdout, done.stdout
-    errors = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "set WEBTOCHAT_WORKSPACE" in errors[0]
+    (error,) = {line for line in done.stdout.splitlines() if line.startswith("error: ")}
+    assert "set WEBTOCHAT_WORKSPACE" in error
     assert "Traceback" not in done.stdout
 
 
@@ -106,14 +114,11 @@ def refused(cluster, **env_vars: str) -> str:
 
 def test_joining_without_the_token_is_told_in_one_line(cluster, tmp_path: Path) -> None:
     told = refused(cluster, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN="", WEBTOCHAT_WORKSPACE=str(tmp_path))
-    assert "asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in told
+    assert "if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in told
 
 
 def test_mlflow_on_sqlite_is_refused_on_a_cluster(cluster, tmp_path: Path) -> None:
     assert "set MLFLOW_TRACKING_URI" in refused(cluster, WEBTOCHAT_WORKSPACE=str(tmp_path))
-    assert "set MLFLOW_TRACKING_URI" in refused(
-        cluster, WEBTOCHAT_WORKSPACE=str(tmp_path), MLFLOW_TRACKING_URI="sqlite:////shared/mlflow.db"
-    )
 
 
 @pytest.mark.skipif(

@@ -33,9 +33,13 @@ def command(*arguments: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    root = tmp_path_factory.mktemp("serving")
-    recipe, port = tiny.workspace(root, serve={"temperature": 0.0}), free_port()
+def recipe(tmp_path_factory):
+    return tiny.workspace(tmp_path_factory.mktemp("serving"), serve={"temperature": 0.0})
+
+
+@pytest.fixture(scope="module")
+def server(recipe):
+    root, port = recipe.parent, free_port()
     said = root / "said"
     with said.open("w") as screen:
         process = subprocess.Popen(
@@ -209,8 +213,7 @@ def test_it_listens_on_loopback_only(server):
     assert f"00000000:{server:04X}" not in listening
 
 
-def test_a_port_in_use_is_one_line(server, tmp_path):
-    recipe = tiny.workspace(tmp_path)
+def test_a_port_in_use_is_one_line(server, recipe):
     told = subprocess.run(command(str(recipe), f"serve.port={server}"), capture_output=True, text=True, timeout=120)
     assert told.returncode == 2
     assert told.stderr.startswith(f"error: cannot listen on 127.0.0.1:{server} (Address already in use)")

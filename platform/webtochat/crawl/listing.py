@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 
@@ -25,13 +26,20 @@ class WarcFile:
 
 
 def named(entries: list[storage.Entry]) -> list[WarcFile]:
-    """Outside files under their base names, made unique by a hash of the path where those collide."""
+    """Outside files under their base names, made unique by a hash of the path where those collide. One that several
+    patterns match is there once."""
+    entries = [replace(each, path=_absolute(each.path)) for each in entries]
+    entries = list({entry.path: entry for entry in entries}.values())
     bases = [entry.path.rsplit("/", 1)[-1] for entry in entries]
     count = Counter(bases)
     return [
         WarcFile(base if count[base] == 1 else f"{_short(entry.path)}-{base}", entry.path, entry.size, entry.etag)
         for base, entry in zip(bases, entries, strict=True)
     ]
+
+
+def _absolute(path: str) -> str:
+    return path if storage.is_remote(path) else os.path.abspath(path)
 
 
 def _short(path: str) -> str:
@@ -47,7 +55,7 @@ def read_listing(artifact: Artifact) -> list[WarcFile]:
     """The files of a crawl, sorted by name, their paths resolved."""
     lines = storage.read_bytes(artifact.path(LISTING)).decode().splitlines()
     files = [WarcFile(**json.loads(line)) for line in lines]
-    outside = ("/", "http://", "https://", "s3://", "gs://", "hf://")
     return [
-        file if file.path.startswith(outside) else replace(file, path=artifact.path(file.path)) for file in files
+        file if storage.is_remote(file.path) or os.path.isabs(file.path)
+        else replace(file, path=artifact.path(file.path)) for file in files
     ]  # fmt: skip

@@ -7,41 +7,36 @@ so two captures of the same pages are equal byte for byte.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import io
 import re
-import time
+import threading
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from html import unescape
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import quote, urldefrag, urljoin, urlsplit
 from urllib.robotparser import RobotFileParser
 
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from webtochat.crawl.fetch import AGENT, BUSY, pause
+from webtochat.crawl.fetch import AGENT
+from webtochat.crawl.host import FAULTS, Answer, Host
 from webtochat.recipe import Site
 
-LINK = re.compile(rb"<a\s[^>]*?href\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE)
+# Bounded repetition: a page of unclosed tags must not cost the square of its length.
+LINK = re.compile(
+    rb"<a\s[^>]{0,1000}?href\s*=\s*(?:\"([^\"]{0,4000})\"|'([^']{0,4000})'|([^\s>\"']{1,4000}))", re.IGNORECASE
+)
+BASE = re.compile(rb"<base\s[^>]{0,1000}?href\s*=\s*[\"']?([^\"'\s>]{1,4000})", re.IGNORECASE)
+REDIRECTS = (301, 302, 303, 307, 308)
 UNDATED = "2000-01-01T00:00:00Z"
-ATTEMPTS = 5
-FAULTS = (OSError, http.client.HTTPException)
-
-
-@dataclass
-class Answer:
-    status: int
-    reason: str
-    headers: list[tuple[str, str]]
-    body: bytes
-    truncated: bool
-
-    def header(self, name: str) -> str:
-        return next((value for key, value in self.headers if key.lower() == name), "")
+FAILURES_IN_A_ROW = 5
+"""After which a host is left: it is down, and each page costs several attempts."""
+NOTHING_ALLOWED = ["User-agent: *", "Disallow: /"]
+ALL_ALLOWED = ["User-agent: *", "Allow: /"]
 
 
 @dataclass
@@ -50,123 +45,114 @@ class Captured:
 
     host: str
     counts: Counter[str] = field(default_factory=Counter)
-    """`pages`, `status.200`…, `robots`, `over_limit`, and errors by reason."""
+    """`pages`, `status.200`…, `robots`, `over_limit`, `truncated`, `redirects_elsewhere`, and `error.…` by reason."""
+    elsewhere: str | None = None
+    """The other host that the first such redirect points to."""
 
 
-class Host:
-    """One host over one kept-alive connection, at most so many requests a second."""
-
-    def __init__(self, scheme: str, netloc: str, section: Site):
-        self.netloc = netloc
-        address = section.resolve.get(netloc, netloc)
-        kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(address, timeout=section.timeout_seconds)
-        self._gap = 1 / section.requests_per_second
-        self._next = 0.0
-        self._max_bytes = section.max_bytes
-        self._known = False
-        """Whether the host ever answered: one that never did is not asked again and again."""
-
-    def get(self, target: str) -> Answer:
-        """Raises OSError or HTTPException where the host cannot be read, after several attempts."""
-        for attempt in range(ATTEMPTS):
-            time.sleep(max(0.0, self._next - time.monotonic()))
-            self._next = time.monotonic() + self._gap
-            try:
-                self._connection.request("GET", target, headers={"Host": self.netloc, "User-Agent": AGENT})
-                answer = self._connection.getresponse()
-                body = answer.read(self._max_bytes + 1)
-                if len(body) > self._max_bytes:
-                    self._connection.close()  # the rest is not worth reading
-                found = Answer(
-                    answer.status, answer.reason, answer.getheaders(), body[: self._max_bytes],
-                    len(body) > self._max_bytes,
-                )  # fmt: skip
-            except FAULTS:
-                self._connection.close()
-                if attempt + 1 == ATTEMPTS or not self._known:
-                    raise
-                time.sleep(pause(attempt, None) / 10)
-                continue
-            self._known = True
-            if found.status not in BUSY or attempt + 1 == ATTEMPTS:
-                return found
-            time.sleep(pause(attempt, found.header("retry-after")))
-        raise AssertionError("the last attempt returns or raises")
-
-
-def capture_host(start: list[str], section: Site, path: str) -> Captured:
-    """Captures one host breadth first from its start addresses into a WARC file at a local path."""
-    scheme, netloc = urlsplit(start[0])[:2]
+def capture_host(
+    start: list[str], section: Site, path: str,
+    tell: Callable[[], None] = lambda: None, stop: threading.Event | None = None,
+) -> Captured:  # fmt: skip
+    """Captures one host breadth first from its start addresses into a WARC file at a local path. `tell` is called
+    after each page; once `stop` is set, Stopped is raised."""
+    netloc = urlsplit(normal(start[0])).netloc
     captured = Captured(netloc)
-    host = Host(scheme, netloc, section)
+    counts = captured.counts
+    host = Host(netloc, section, stop)
     rules = RobotFileParser()
+    queue = deque(dict.fromkeys(map(normal, start)))
+    seen = set(queue)
+    failures = 0
     with open(path, "wb") as sink:
         writer = WARCWriter(sink, gzip=True, warc_version="1.0")
-        sink_info(writer, netloc)
-        rules.parse(robots(host, captured) if section.robots else [])
-        queue = deque(dict.fromkeys(map(normal, start)))
-        seen = set(queue)
+        write_info(writer, netloc)
+        rules.parse(robots(host, start[0], captured) if section.robots else ALL_ALLOWED)
+        host.slow_down(float(rules.crawl_delay(AGENT) or 0))
         while queue:
-            url = queue.popleft()
-            if section.robots and not rules.can_fetch(AGENT, url):
-                captured.counts["robots"] += 1
-                continue
-            if captured.counts["pages"] >= section.max_pages:
-                captured.counts["over_limit"] += 1 + len(queue)
+            if counts["pages"] >= section.max_pages:
+                counts["over_limit"] += len(queue)
                 break
-            try:
-                answer = host.get(target_of(url))
-            except FAULTS as error:
-                captured.counts[f"error.{type(error).__name__}"] += 1
-                if not captured.counts["pages"]:
-                    break
+            if failures >= FAILURES_IN_A_ROW or (failures and not counts["pages"]):
+                counts["error.abandoned"] += len(queue)
+                break
+            url = queue.popleft()
+            if not rules.can_fetch(AGENT, url):
+                counts["robots"] += 1
                 continue
-            captured.counts["pages"] += 1
-            captured.counts[f"status.{answer.status}"] += 1
+            try:
+                answer = host.get(url)
+            except FAULTS as error:
+                counts[f"error.{type(error).__name__}"] += 1
+                failures += 1
+                continue
+            failures = 0
+            counts["pages"] += 1
+            counts[f"status.{answer.status}"] += 1
+            counts["truncated"] += answer.truncated is not None
             write_response(writer, url, answer)
             for link in links(url, answer):
-                if urlsplit(link).netloc == netloc and link not in seen:
+                found = urlsplit(link).netloc
+                if found == netloc and link not in seen:
                     seen.add(link)
                     queue.append(link)
+                elif found != netloc and answer.status in REDIRECTS:
+                    counts["redirects_elsewhere"] += 1
+                    captured.elsewhere = captured.elsewhere or found
+            tell()
+    host.close()
+    captured.counts = +counts
     return captured
 
 
-def robots(host: Host, captured: Captured) -> list[str]:
-    """Lines of robots.txt. None there: everything may be read; a server that fails on it: nothing may (RFC 9309)."""
+def robots(host: Host, start: str, captured: Captured) -> list[str]:
+    """Lines of robots.txt. None there: everything may be read; a server that fails on it: nothing may (RFC 9309, which
+    also has redirects followed)."""
+    url = normal(urljoin(start, "/robots.txt"))
     try:
-        answer = host.get("/robots.txt")
+        answer = host.get(url)
+        for _ in range(5):
+            target = next(links(url, answer), None) if answer.status in REDIRECTS else None
+            if target is None or urlsplit(target).netloc != host.netloc:
+                break
+            url = target
+            answer = host.get(url)
     except FAULTS as error:
         captured.counts[f"error.{type(error).__name__}"] += 1
-        return ["User-agent: *", "Disallow: /"]
-    if answer.status >= 500:
+        return NOTHING_ALLOWED
+    if answer.status >= 500 or answer.status == 429:
         captured.counts["error.robots"] += 1
-        return ["User-agent: *", "Disallow: /"]
-    return (
-        answer.body.decode("utf-8", "replace").splitlines() if answer.status == 200 else ["User-agent: *", "Allow: /"]
-    )
+        return NOTHING_ALLOWED
+    return answer.body.decode("utf-8", "replace").splitlines() if answer.status == 200 else ALL_ALLOWED
 
 
 def normal(url: str) -> str:
-    """Without fragment, with a path, host in lower case."""
+    """Without fragment and the scheme's own port, with a path, host in lower case, what is not ASCII percent-encoded.
+    Raises ValueError where it is malformed."""
     parts = urlsplit(urldefrag(url).url)
-    return parts._replace(netloc=parts.netloc.lower(), path=parts.path or "/").geturl()
-
-
-def target_of(url: str) -> str:
-    parts = urlsplit(url)
-    return parts.path + (f"?{parts.query}" if parts.query else "")
+    netloc = parts.netloc.lower().removesuffix({"http": ":80", "https": ":443"}.get(parts.scheme, ":"))
+    safe = "%/:=&?~+!$,;'@()*[]|"
+    return parts._replace(
+        netloc=netloc, path=quote(parts.path, safe=safe) or "/", query=quote(parts.query, safe=safe)
+    ).geturl()
 
 
 def links(url: str, answer: Answer) -> Iterator[str]:
     """http(s) addresses that a page or redirect points to, in the order in which they stand."""
     if 300 <= answer.status < 400:
-        targets = [answer.header("location")]
-    elif "html" in answer.header("content-type"):
+        # http.client reads headers as Latin-1; what browsers take there is UTF-8.
+        targets = [answer.header("location").encode("latin-1", "replace").decode("utf-8", "replace").strip()]
+    elif "html" in answer.header("content-type").lower():
         found = (next((each for each in match if each), b"") for match in LINK.findall(answer.body))
         targets = [unescape(each.decode("utf-8", "replace")).strip() for each in found]
     else:
-        targets = []
+        return
+    base = BASE.search(answer.body, 0, 1 << 16) if answer.status < 300 else None
+    if base:
+        try:
+            url = urljoin(url, unescape(base[1].decode("utf-8", "replace")))
+        except ValueError:  # as if it were not there
+            base = None
     for target in targets:
         if not target:
             continue
@@ -174,11 +160,11 @@ def links(url: str, answer: Answer) -> Iterator[str]:
             link = normal(urljoin(url, target))
         except ValueError:  # a malformed address, such as an unclosed IPv6 bracket, leads nowhere
             continue
-        if link.startswith(("http://", "https://")) and link.isascii() and " " not in link:
+        if link.startswith(("http://", "https://")) and link.isascii():
             yield link
 
 
-def sink_info(writer: WARCWriter, netloc: str) -> None:
+def write_info(writer: WARCWriter, netloc: str) -> None:
     info = writer.create_warcinfo_record(f"{netloc}.warc.gz", {"software": AGENT, "format": "WARC File Format 1.0"})
     info.rec_headers.replace_header("WARC-Record-ID", record_id(netloc, b""))
     info.rec_headers.replace_header("WARC-Date", UNDATED)
@@ -186,7 +172,8 @@ def sink_info(writer: WARCWriter, netloc: str) -> None:
 
 
 def write_response(writer: WARCWriter, url: str, answer: Answer) -> None:
-    """A response record as the server sent it, but for transfer encoding, which the client has undone."""
+    """A response record as the server sent it, but for transfer encoding, which the client has undone, and the time of
+    the answer."""
     headers = [(key, value) for key, value in answer.headers if key.lower() not in ("transfer-encoding", "date")]
     record = writer.create_warc_record(
         url, "response", payload=io.BytesIO(answer.body), length=len(answer.body),
@@ -194,7 +181,7 @@ def write_response(writer: WARCWriter, url: str, answer: Answer) -> None:
         warc_headers_dict={"WARC-Record-ID": record_id(url, answer.body), "WARC-Date": date_of(answer)},
     )  # fmt: skip
     if answer.truncated:
-        record.rec_headers.add_header("WARC-Truncated", "length")
+        record.rec_headers.add_header("WARC-Truncated", answer.truncated)
     writer.write_record(record)
 
 

@@ -3,17 +3,21 @@ listed elsewhere is streamed by the next stage's workers."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shutil
+import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from urllib.parse import urlsplit
 
 from webtochat import storage
 from webtochat.artifact import Artifact
 from webtochat.crawl import common_crawl, documents, fetch
 from webtochat.crawl.listing import LISTING, WarcFile, named, write_listing
-from webtochat.crawl.site import Captured, capture_host
+from webtochat.crawl.site import Captured, capture_host, normal
 from webtochat.crawl.stream import open_stream
 from webtochat.errors import UserError
 from webtochat.recipe import Crawl, Site
@@ -91,47 +95,82 @@ def _copied(stage: Stage, files: list[WarcFile]) -> list[WarcFile]:
     return copied
 
 
-def _capture(stage: Stage, site: Site, counts: Counter[str]) -> list[WarcFile]:
+def _starts(site: Site) -> dict[str, list[str]]:
+    """Start addresses by host. Raises UserError where one cannot be captured."""
     if not site.start:
         raise UserError("crawl.source is site: name where to begin, crawl.site.start=[https://…]")
     hosts: dict[str, list[str]] = {}
     for address in site.start:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UserError(f"crawl.site.start: {address} is not an http(s) address")
-        hosts.setdefault(parts.netloc.lower(), []).append(address)
+        try:
+            parts = urlsplit(normal(address))
+            parts.hostname and parts.hostname.encode("idna")
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or "@" in parts.netloc:
+                raise ValueError(address)
+        except ValueError as error:
+            raise UserError(f"crawl.site.start: {address} is not an http(s) address") from error
+        hosts.setdefault(parts.netloc, []).append(address)
+    for name, mapped in site.resolve.items():
+        if not re.fullmatch(r".+:\d{1,5}", mapped):
+            raise UserError(f"crawl.site.resolve: {name}: {mapped} is not address:port, such as 127.0.0.1:8080")
+    return hosts
+
+
+def _capture(stage: Stage, site: Site, counts: Counter[str]) -> list[WarcFile]:
+    hosts = _starts(site)
     failed: Counter[str] = Counter()
+    stop = threading.Event()
+    live = itertools.count(1)  # its next() is one step of the interpreter, so that threads may share it
+    pages = 0
+
+    def tell() -> None:
+        nonlocal pages
+        pages = max(pages, next(live))
+
     with ThreadPoolExecutor(HOSTS_AT_ONCE) as pool:
-        running = [pool.submit(_capture_to, stage, starts, site) for starts in hosts.values()]
-        for number, future in enumerate(as_completed(running), 1):
-            captured = future.result()
-            counts.update(captured.counts)
-            if not captured.counts["pages"]:
-                reason = next((key for key in captured.counts if key.startswith("error.")), "robots")
-                failed[reason] += 1
-                stage.say(f"{captured.host}: nothing captured ({reason.removeprefix('error.')})")
-            stage.progress(number, len(hosts), "hosts", f"{counts['pages']:,} pages")
+        left = {pool.submit(_capture_to, stage, starts, site, tell, stop) for starts in hosts.values()}
+        try:
+            while left:
+                done, left = wait(left, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    captured = future.result()
+                    counts.update(captured.counts)
+                    _say_failure(stage, captured, failed)
+                stage.progress(len(hosts) - len(left), len(hosts), "hosts", f"{max(pages, counts['pages']):,} pages")
+        except BaseException:  # or the pool would capture all that is queued before it lets go
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if sum(failed.values()) == len(hosts):
-        raise UserError(f"no host could be captured ({', '.join(failed)}): check crawl.site.start and the network")
+        reasons = ", ".join(key.removeprefix("error.") for key in failed)
+        raise UserError(f"no host could be captured ({reasons}): check crawl.site.start and the network")
     counts["hosts_failed"] = sum(failed.values())
-    entries = stage.files("warc/")
-    return [
-        WarcFile(entry.path.rsplit("/", 1)[-1], f"warc/{entry.path.rsplit('/', 1)[-1]}", entry.size,
-                 storage.sha256(entry.path))
-        for entry in entries
-    ]  # fmt: skip
+    found = [(entry.path.rsplit("/", 1)[-1], entry) for entry in stage.files("warc/")]
+    return [WarcFile(name, f"warc/{name}", entry.size, storage.sha256(entry.path)) for name, entry in found]
 
 
-def _capture_to(stage: Stage, start: list[str], site: Site) -> Captured:
-    """Captures one host, unless a killed run left it whole; its counts stand beside it."""
-    host = urlsplit(start[0]).netloc.lower()
-    name = host.replace(":", "_")
-    told = stage.scratch("hosts", f"{name}.json")
-    if storage.exists(told):
-        return Captured(host, Counter(json.loads(storage.read_bytes(told))))
-    with storage.writing(stage.path("warc", f"{name}.warc.gz")) as local:
-        captured = capture_host(start, site, local)
+def _say_failure(stage: Stage, captured: Captured, failed: Counter[str]) -> None:
     if not captured.counts["pages"]:
-        storage.delete(stage.path("warc", f"{name}.warc.gz"))
-    storage.write_bytes(told, json.dumps(captured.counts).encode())
+        reason = next((key for key in captured.counts if key.startswith("error.")), "robots")
+        failed[reason] += 1
+        stage.say(f"{captured.host}: nothing captured ({reason.removeprefix('error.')})")
+    elif captured.elsewhere and not captured.counts["status.200"]:
+        stage.say(f"{captured.host} only redirects to {captured.elsewhere}: name that in crawl.site.start")
+
+
+def _capture_to(
+    stage: Stage, start: list[str], site: Site, tell: Callable[[], None], stop: threading.Event
+) -> Captured:
+    """Captures one host, unless a killed run left it whole; its counts stand beside it."""
+    host = urlsplit(normal(start[0])).netloc
+    name = re.sub(r"[^\w.-]", "_", host)
+    told, target = stage.scratch("hosts", f"{name}.json"), stage.path("warc", f"{name}.warc.gz")
+    if storage.exists(told):
+        kept = json.loads(storage.read_bytes(told))
+        return Captured(host, Counter(kept["counts"]), kept["elsewhere"])
+    with storage.writing(target) as local:
+        captured = capture_host(start, site, local, tell, stop)
+    if not captured.counts["pages"]:
+        storage.delete(target)
+    kept = {"counts": captured.counts, "elsewhere": captured.elsewhere}
+    storage.write_bytes(told, json.dumps(kept).encode())
     return captured

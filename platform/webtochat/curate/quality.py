@@ -5,30 +5,26 @@ rewrote. Nothing is decided here. Definitions follow datatrove's filters, so tha
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import regex
 
+from webtochat.curate.words import sentences_in, words_of
 from webtochat.recipe import Lines
 
-WORD = regex.compile(r"\p{N}+(?:[.,]\p{N}+)*|[\p{L}\p{M}\p{N}_]+(?:['’-][\p{L}\p{M}\p{N}]+)*|(\S)\1*+")
-PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~。，！？；：、“”‘’…—–«»•·‹›„¿¡（）《》【】「」")
-STOP_WORDS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
+PUNCTUATION = frozenset(string.punctuation + "。，！？；：、“”‘’„…—–«»‹›¿¡（）《》【】「」")
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 POLICY = (
     "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies",
 )  # fmt: skip
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-SENTENCE_END = regex.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|$)")
-END_PUNCTUATION = (".", "?", "!", '"', "'", "”", "…", "。", "！", "？")
+PUNCTUATED = regex.compile(r"\p{STerm}\Z")
 PARAGRAPH_BREAK = re.compile(r"\n{2,}")
 LINE_BREAK = re.compile(r"\n+")
 TOP_NGRAMS, DUPLICATE_NGRAMS = (2, 3, 4), (5, 6, 7, 8, 9, 10)
-
-
-def words_of(text: str) -> list[str]:
-    """Words, numbers, and runs of one punctuation mark, much as spaCy splits English at a hundredth of the time."""
-    return [found[0] for found in WORD.finditer(text)]
 
 
 def measure(text: str) -> dict[str, float]:
@@ -38,26 +34,42 @@ def measure(text: str) -> dict[str, float]:
 
 def measured(text: str, lines: Lines) -> tuple[dict[str, float], str]:
     """Every measurement, and the text that C4's line rules rewrote, which is what a kept document holds."""
-    values = gopher_repetition(text) | gopher_quality(text)
+    words = Words.of(text)
     rewritten, removed = rewrite(text, lines)
-    values |= removed | c4(rewritten) | fineweb(rewritten, lines)
-    return values, rewritten
+    values = gopher_repetition(text, words) | gopher_quality(text, words)
+    return values | removed | c4(rewritten) | fineweb(rewritten, lines), rewritten
 
 
-def gopher_repetition(text: str) -> dict[str, float]:
-    """Rae et al. 2021, table A1: shares of the characters or units that repeat."""
+@dataclass(frozen=True)
+class Words:
+    """A text's words as numbers: `ids` into `unique`, each word once in the order of first use."""
+
+    ids: np.ndarray
+    unique: list[str]
+
+    @classmethod
+    def of(cls, text: str) -> Words:
+        numbers: dict[str, int] = {}
+        ids = [numbers.setdefault(word, len(numbers)) for word in words_of(text)]
+        return cls(np.array(ids, np.int64), list(numbers))
+
+
+def gopher_repetition(text: str, words: Words) -> dict[str, float]:
+    """Rae et al. 2021, table A1: shares of units, or of the text's characters, that repeat."""
     values: dict[str, float] = {}
+    size = max(1, len(text))
     for name, unit_break in (("paragraph", PARAGRAPH_BREAK), ("line", LINE_BREAK)):
         units = unit_break.split(text.strip())
         repeats, characters = _repeats(units)
         values[f"duplicate_{name}s"] = repeats / len(units)
-        values[f"duplicate_{name}_characters"] = characters / max(1, len(text))
-    words = words_of(text)
-    lengths = [len(word) for word in words]
-    for n in TOP_NGRAMS:
-        values[f"top_{n}gram"] = _top_ngram(words, n) / max(1, len(text))
-    for n in DUPLICATE_NGRAMS:
-        values[f"duplicate_{n}grams"] = _duplicate_ngrams(words, lengths, n) / max(1, len(text))
+        values[f"duplicate_{name}_characters"] = characters / size
+    lengths = np.array([len(word) for word in words.unique], np.int64)[words.ids]
+    before = np.concatenate([[0], np.cumsum(lengths)])
+    for n, grams in enumerate(_ngrams(words, DUPLICATE_NGRAMS[-1]), 1):
+        if n in TOP_NGRAMS:
+            values[f"top_{n}gram"] = _top_ngram(grams, before, n) / size
+        if n in DUPLICATE_NGRAMS:
+            values[f"duplicate_{n}grams"] = _duplicate_ngrams(grams, before, n) / size
     return values
 
 
@@ -73,61 +85,87 @@ def _repeats(units: Sequence[str]) -> tuple[int, int]:
     return repeats, characters
 
 
-def _top_ngram(words: Sequence[str], n: int) -> int:
-    """Characters that the most frequent n-gram covers, its spaces counted once each."""
-    if len(words) < n:
+@dataclass(frozen=True)
+class Ngrams:
+    """The n-grams of a text, each numbered by its words: `ids` at every position, and of each number its first
+    position and its count."""
+
+    ids: np.ndarray
+    first: np.ndarray
+    counts: np.ndarray
+
+
+def _ngrams(words: Words, most: int) -> Iterator[Ngrams]:
+    """The 1-grams, 2-grams … `most`-grams. Each number of an n-gram is made of the (n-1)-gram's and a word's."""
+    ids = words.ids
+    counts = np.bincount(ids)
+    for n in range(1, most + 1):
+        if n > 1:
+            ids = ids[:-1] * len(words.unique) + words.ids[n - 1 :]
+        if n > 1 and counts.max(initial=0) <= 1:  # no shorter one repeats, so none of these does
+            ids = first = np.arange(len(ids))
+            counts = np.ones(len(ids), np.int64)
+        else:
+            _, first, ids, counts = np.unique(ids, return_index=True, return_inverse=True, return_counts=True)
+        yield Ngrams(ids, first, counts)
+
+
+def _top_ngram(grams: Ngrams, before: np.ndarray, n: int) -> int:
+    """Characters that the most frequent n-gram covers, a space between its words; of equals the first."""
+    if not len(grams.ids):
         return 0
-    counts = Counter(zip(*(words[start:] for start in range(n)), strict=False))
-    gram, count = counts.most_common(1)[0]
-    return (sum(map(len, gram)) + n - 1) * count
+    most = grams.counts.max()
+    position = grams.first[grams.counts == most].min()
+    return int(most * (before[position + n] - before[position] + n - 1))
 
 
-def _duplicate_ngrams(words: Sequence[str], lengths: Sequence[int], n: int) -> int:
-    """Characters of words in n-grams that stood before; a repeated n-gram is passed over whole, so that no word counts
-    twice."""
-    seen: set[tuple[str, ...]] = set()
-    characters = position = 0
-    grams = list(zip(*(words[start:] for start in range(n)), strict=False))
-    while position < len(grams):
-        gram = grams[position]
+def _duplicate_ngrams(grams: Ngrams, before: np.ndarray, n: int) -> int:
+    """Characters of words in n-grams that stood before. A repeat is passed over whole, so that no word counts twice."""
+    seen: set[int] = set()
+    characters = reached = 0
+    repeated = np.flatnonzero((grams.counts > 1)[grams.ids])
+    for position, gram in zip(repeated.tolist(), grams.ids[repeated].tolist(), strict=True):
+        if position < reached:
+            continue
         if gram in seen:
-            characters += sum(lengths[position : position + n])
-            position += n
+            characters += int(before[position + n] - before[position])
+            reached = position + n
         else:
             seen.add(gram)
-            position += 1
     return characters
 
 
-def gopher_quality(text: str) -> dict[str, float]:
-    """Rae et al. 2021, section A.1.1."""
-    tokens = words_of(text)
-    words = [token for token in tokens if any(character not in PUNCTUATION for character in token)]
-    count = max(1, len(tokens))
+def gopher_quality(text: str, words: Words) -> dict[str, float]:
+    """Rae et al. 2021, section A.1.1. Shares are of all words, marks included; lengths of those that are no marks."""
+    counts = np.bincount(words.ids, minlength=len(words.unique))
+    plain = np.array([not PUNCTUATION.issuperset(word) for word in words.unique], bool)
+    alpha = np.array([any(map(str.isalpha, word)) for word in words.unique], bool)
+    lengths = np.array([len(word) for word in words.unique], np.int64)
+    every, number = max(1, len(words.ids)), int(counts[plain].sum())
     lines = text.splitlines() or [""]
     return {
-        "words": len(words),
-        "mean_word_length": sum(map(len, words)) / max(1, len(words)),
-        "hash_per_word": text.count("#") / count,
-        "ellipsis_per_word": (text.count("...") + text.count("…")) / count,
+        "words": float(number),
+        "mean_word_length": int((counts * lengths)[plain].sum()) / max(1, number),
+        "hash_per_word": text.count("#") / every,
+        "ellipsis_per_word": (text.count("...") + text.count("…")) / every,
         "bullet_lines": sum(line.lstrip().startswith(("•", "-")) for line in lines) / len(lines),
         "ellipsis_lines": sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines),
-        "alpha_words": sum(any(map(str.isalpha, token)) for token in tokens) / count,
-        "stop_words": len(STOP_WORDS.intersection(words)),
+        "alpha_words": int(counts[alpha].sum()) / every,
+        "stop_words": float(len(set(STOP_WORDS).intersection(words.unique))),
     }
 
 
 def rewrite(text: str, rules: Lines) -> tuple[str, dict[str, float]]:
     """C4's line rules (Raffel et al. 2020, section 2.2): citation marks are stripped; lines with a word of more than
-    1,000 characters, fewer than 3 words (both by recipe), "javascript" or a policy phrase are
-    dropped. Returns the rest, and how many lines went by each rule."""
+    1,000 characters, fewer than 3 words (both by recipe), "javascript" or a policy phrase are dropped. Returns the
+    rest, and how many lines went by each rule (empty ones are not counted)."""
     kept = []
     removed = dict.fromkeys(["lines_long_word", "lines_few_words", "lines_javascript", "lines_policy"], 0.0)
     for line in text.splitlines():
-        line = CITATION.sub("", line.strip())
         words = line.split()
+        line = CITATION.sub("", line.strip())
         lower = line.lower()
-        if any(len(word) > rules.max_word_length for word in words):
+        if len(line) > rules.max_word_length and max(map(len, words)) > rules.max_word_length:
             removed["lines_long_word"] += 1
         elif len(words) < rules.min_words:
             removed["lines_few_words"] += bool(words)
@@ -141,21 +179,21 @@ def rewrite(text: str, rules: Lines) -> tuple[str, dict[str, float]]:
 
 
 def c4(text: str) -> dict[str, float]:
-    lower = text.lower()
+    """What C4's document rules look at, in the rewritten text."""
     return {
-        "lorem_ipsum": float("lorem ipsum" in lower),
+        "lorem_ipsum": float("lorem ipsum" in text.lower()),
         "curly_bracket": float("{" in text),
-        "sentences": sum(max(1, len(SENTENCE_END.findall(line))) for line in text.splitlines()),
+        "sentences": float(sum(map(sentences_in, text.splitlines()))),
     }
 
 
 def fineweb(text: str, rules: Lines) -> dict[str, float]:
-    """Penedo et al. 2024, section 3.6."""
+    """Penedo et al. 2024, section 3.6, in the rewritten text."""
     lines = [line for line in text.split("\n") if line.strip()]
     count = max(1, len(lines))
     _, characters = _repeats(lines)
     return {
-        "punctuated_lines": sum(line.endswith(END_PUNCTUATION) for line in lines) / count,
+        "punctuated_lines": sum(PUNCTUATED.search(line[-1]) is not None for line in lines) / count,
         "short_lines": sum(len(line) <= rules.short for line in lines) / count,
         "duplicate_rewritten_line_characters": characters / max(1, len(text.replace("\n", ""))),
         "newlines_per_word": text.count("\n") / max(1, len(words_of(text))),

@@ -58,8 +58,8 @@ class NGram:
             else:
                 # One for each distinct (n + 1)-gram that ends in this n-gram.
                 counts = np.bincount(ids_of[n - 1][firsts_of[n]], minlength=len(keys))
-            contexts = 1 if n == 1 else len(keys_of[n - 2])
-            self._orders.append(_smoothed(keys, counts, keys // symbols, contexts))
+            context_count = 1 if n == 1 else len(keys_of[n - 2])
+            self._orders.append(_smoothed(keys, counts, keys // symbols, context_count))
 
     def bits(self, stream: np.ndarray) -> np.ndarray:
         """−log2 of each symbol's probability after those before it; float64, as long as the stream."""

@@ -65,7 +65,7 @@ def at_most(questions: Sequence[Question], per_kind: int, seed: int) -> list[Que
     order = list(range(len(questions)))
     random.Random(seed).shuffle(order)
     ranks: Counter[tuple[str, int | None]] = Counter()
-    ranked = []
+    ranked: list[tuple[int, int, int]] = []
     for number in order:
         group = (questions[number].kind, questions[number].stated)
         ranked.append((ranks[group], len(ranked), number))

@@ -36,7 +36,6 @@ def gpus_per_engine(wanted: int | None) -> int:
     return 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
 
 
-@ray.remote
 class EngineActor:
     """Holds one `Engine`; arguments as its."""
 
@@ -67,4 +66,4 @@ def start(model: ModelPath, *, gpus: int | None = None, cpus: float = 1, **optio
     `gpus`: None takes one where the cluster has any. `options`: the engine's.
     """
     gpus = gpus_per_engine(gpus)
-    return EngineActor.options(num_gpus=gpus, num_cpus=cpus).remote(model, gpus=gpus, **options)
+    return ray.remote(EngineActor).options(num_gpus=gpus, num_cpus=cpus).remote(model, gpus=gpus, **options)

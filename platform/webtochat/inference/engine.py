@@ -68,7 +68,8 @@ class Engine:
 
         self.max_model_length = max_model_length or own
         self._logprobs = logprobs
-        options: dict[str, Any] = (
+        options: dict[str, Any] = {"dtype": dtype or ("bfloat16" if gpus else "float32")}
+        options |= (
             {"enforce_eager": True, "kv_cache_memory_bytes": int(kv_cache_gib * 2**30)} if gpus == 0
             else {"tensor_parallel_size": gpus, "gpu_memory_utilization": gpu_memory}
         )  # fmt: skip
@@ -76,7 +77,6 @@ class Engine:
             model=model_directory,
             skip_tokenizer_init=True,
             generation_config="vllm",  # the caller says where to stop and how to sample, not a file of the export
-            dtype=dtype or ("bfloat16" if gpus else "float32"),
             max_model_len=self.max_model_length,
             logprobs_mode="processed_logprobs",
             max_logprobs=1,
@@ -104,7 +104,8 @@ class Engine:
         """
         from vllm import SamplingParams
 
-        requests, parameters = [], []
+        requests: list[Any] = []
+        parameters = []
         for place, prompt in enumerate(prompts):
             room = self.max_model_length - len(prompt)
             if not prompt or room < 1:

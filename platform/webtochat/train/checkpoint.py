@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,9 @@ from webtochat import storage
 from webtochat.artifact import FileHash, hash_of
 from webtochat.errors import MachineError, UserError
 from webtochat.train.loop import State
+
+# torch says so of every save and load in one process, which is what is meant.
+warnings.filterwarnings("ignore", "torch.distributed is disabled")
 
 FORMAT = 1
 MANIFEST = "checkpoint.json"

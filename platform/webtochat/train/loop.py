@@ -37,7 +37,7 @@ class State(BaseModel):
     """Positions trained on."""
     seconds: float = 0.0
     """Spent in steps, over all attempts."""
-    curve: list[dict[str, float]] = []
+    curve: list[dict[str, int | float]] = []
     """About 200 points of the training metrics, and every evaluation. Without times, so that it resumes exactly."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import job_of, quiet, tiny
+from small_training import job_of, quiet, tiny
 from torch import multiprocessing
 
 from webtochat.errors import UserError

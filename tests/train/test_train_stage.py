@@ -1,0 +1,253 @@
+"""The stages on a real, small Ray: what they commit, show, track, survive and refuse; and the sweep over them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from small_training import NAMES, PLACES, ROOT, commit_tokens, job_of, quiet, tiny
+
+from webtochat import artifact
+from webtochat.artifact import Artifact
+from webtochat.errors import UserError
+from webtochat.recipe import Recipe
+from webtochat.run import Run, Screen
+from webtochat.train.rank import pretrain_rank
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    os.environ.update(RAY_TRAIN_V2_ENABLED="1", RAY_USAGE_STATS_ENABLED="0", MLFLOW_DISABLE_TELEMETRY="true")
+    import ray
+
+    paths = ":".join(str(ROOT / folder) for folder in ("platform", "recipes", "jobs"))
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+        _temp_dir=str(tmp_path_factory.mktemp("ray", numbered=True))[:60],
+        runtime_env={"env_vars": {"PYTHONPATH": paths, "RAY_TRAIN_V2_ENABLED": "1"}},
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("stages")
+    commit_tokens(directory)
+    return directory
+
+
+def run_of(recipe: Recipe) -> tuple[Run, io.StringIO]:
+    shown = io.StringIO()
+    return Run(recipe, Screen(shown)), shown
+
+
+def one_thread(home: Path, **changes: object) -> Recipe:
+    return tiny(home, cluster={"train_cpus": 1, "train_retries": 1}, **changes)
+
+
+def kill_worker(checkpoints: Path, killed: list[int]) -> None:
+    """SIGKILL of this process's own training worker once a checkpoint stands."""
+    deadline = time.monotonic() + 400
+    while not list(checkpoints.glob("step-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for process in psutil.Process().children(recursive=True):
+        with_title = " ".join(process.cmdline())
+        if "RayTrainWorker" in with_title:
+            process.send_signal(signal.SIGKILL)
+            killed.append(process.pid)
+
+
+@pytest.fixture(scope="module")
+def trained(cluster: None, home: Path) -> tuple[Artifact, str]:
+    """A pretrain whose worker is killed half-way."""
+    from webtochat.train.stage import pretrain
+
+    killed: list[int] = []
+    checkpoints = home / "tiny" / "pretrain" / "_scratch" / "checkpoints"
+    killer = threading.Thread(target=kill_worker, args=(checkpoints, killed))
+    killer.start()
+    run, shown = run_of(one_thread(home))
+    made = pretrain(run)
+    killer.join()
+    assert killed
+    return made, shown.getvalue()
+
+
+def test_a_killed_worker_is_replaced_and_nothing_differs(
+    trained: tuple[Artifact, str], home: Path, tmp_path: Path
+) -> None:
+    made, shown = trained
+    assert "going on from the checkpoint of step " in shown
+    pretrain_rank(job_of(one_thread(home), tmp_path), quiet, 1)
+    for name in made.manifest.files:
+        assert (tmp_path / name).read_bytes() == Path(made.path(name)).read_bytes(), name
+    assert set(made.manifest.files) >= {"metrics.jsonl", "model/model.safetensors", "model/tokenizer.json"}
+    assert made.verify() == [] and not (home / "tiny" / "pretrain" / "_scratch").exists()
+    assert set(made.manifest.inputs) == {"tokenizer", "tokens"}
+
+
+def test_the_screen_shows_lines_and_evaluations(trained: tuple[Artifact, str]) -> None:
+    made, shown = trained
+    assert "step 60/60 | loss " in shown and " | norm " in shown and " | mfu n/a | " in shown
+    assert "step 0 | validation bpb " in shown and "step 60 | validation bpb " in shown
+    assert made.manifest.counts["tokens"] == 60 * 256 and made.manifest.counts["validation_bpb"] < 0.4
+    assert "bits per byte" in made.manifest.gain
+
+
+def test_mlflow_has_the_curves(trained: tuple[Artifact, str], home: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
+    run_id = trained[0].manifest.mlflow_run_id
+    assert run_id is not None
+    for name in ("loss", "norm", "lr", "tok/s", "data", "validation_bpb"):
+        assert len(client.get_metric_history(run_id, name)) > 3, name
+
+
+def test_it_is_reused_and_other_settings_are_refused(trained: tuple[Artifact, str], home: Path) -> None:
+    from webtochat.train.stage import pretrain
+
+    run, shown = run_of(one_thread(home, pretrain={"checkpoint_every": 7, "keep_checkpoints": 5}))
+    began = time.monotonic()
+    assert pretrain(run).content_hash == trained[0].content_hash
+    assert time.monotonic() - began < 1 and "pretrain: reused" in shown.getvalue()
+    with pytest.raises(UserError, match=r"pretrain\.lr: 0\.01 → 0\.02"):
+        pretrain(run_of(one_thread(home, pretrain={"lr": 2e-2}))[0])
+
+
+def conversations(path: Path, extra: list[str]) -> None:
+    rows = [
+        {"messages": [
+            {"role": "user", "content": f"Where does {name} live{mark}"},
+            {"role": "assistant", "content": f"{name} lives in {place}."},
+        ]}
+        for name, place in zip(NAMES, [*PLACES, "Rome"], strict=True) for mark in ("?", " now?", ", please?", "")
+    ]  # fmt: skip
+    path.write_text("\n".join([*(json.dumps(row) for row in rows * 8), *extra]))
+
+
+def test_sft_learns_answers_and_counts_what_it_leaves_out(
+    trained: tuple[Artifact, str], home: Path, tmp_path: Path
+) -> None:
+    from webtochat.train.stage import sft
+
+    long = {"messages": [{"role": "user", "content": "why? " * 100}, {"role": "assistant", "content": "so"}]}
+    conversations(tmp_path / "chats.jsonl", [
+        "{broken", "[]", json.dumps({"messages": []}), json.dumps(long),
+        json.dumps({"messages": [{"role": "user", "content": "hi"}]}),
+        json.dumps({"messages": [{"role": "wizard", "content": "hi"}]}),
+    ])  # fmt: skip
+    sources = [
+        {"path": str(tmp_path / "*.jsonl")},
+        {"path": "python:miniweb.conversations:train", "needs": "miniweb"},
+    ]
+    run, shown = run_of(one_thread(home, sft={"data": sources, "validation_percent": 20}))
+    made = sft(run)
+    counts = made.manifest.counts
+    assert counts["skipped"] == {
+        "not_json": 1, "not_an_object": 1, "no_messages": 1, "too_long": 1, "nothing_from_the_assistant": 1,
+        "unknown_role": 1,
+    }  # fmt: skip
+    assert counts["conversations"] + counts["validation_conversations"] == 128
+    assert 0 < counts["validation_conversations"] < 64 and counts["padding"] < 0.5
+    assert "skipped python:miniweb.conversations:train: it needs the miniweb" in shown.getvalue()
+    assert "left out 1 rows: too long" in shown.getvalue()
+    assert counts["validation_loss"] < 1.5 and counts["loss"] < 0.5
+    assert made.manifest.inputs == {"pretrain": trained[0].content_hash}
+    assert (Path(made.directory) / "model" / "model.safetensors").exists()
+    # The same again is reused; a changed file is another identity.
+    assert sft(run_of(one_thread(home, sft={"data": sources, "validation_percent": 20}))[0]).content_hash == (
+        made.content_hash
+    )
+    conversations(tmp_path / "chats.jsonl", [])
+    with pytest.raises(UserError, match="other settings"):
+        sft(run_of(one_thread(home, sft={"data": sources, "validation_percent": 20}))[0])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([], "holds no conversation"),
+        ([{"path": "/nowhere/*.jsonl"}], "no file matches /nowhere"),
+        ([{"path": "python:miniweb.nothing:train"}], "no module miniweb.nothing"),
+        ([{"path": "python:miniweb.conversations:train"}], "this crawl has no miniweb"),
+    ],
+)
+def test_mistakes_in_the_data_are_one_line(
+    trained: tuple[Artifact, str], home: Path, tmp_path: Path, data: list[dict[str, str]], words: str
+) -> None:
+    from webtochat.train.stage import sft
+
+    shutil.copytree(home / "tiny" / "pretrain", tmp_path / "tiny" / "pretrain")
+    with pytest.raises(UserError, match=words) as raised:
+        sft(run_of(one_thread(tmp_path, sft={"data": data}))[0])
+    assert "\n" not in str(raised.value)
+
+
+def test_divergence_is_a_line_and_not_a_retry(cluster: None, home: Path, tmp_path: Path) -> None:
+    from webtochat.train.stage import pretrain
+
+    for stage in ("tokenizer", "tokens"):
+        shutil.copytree(home / "tiny" / stage, tmp_path / "tiny" / stage)
+    run, shown = run_of(one_thread(tmp_path, pretrain={"lr": 1e30, "clip": 1e30}))
+    with pytest.raises(UserError, match="training diverged at step"):
+        pretrain(run)
+    assert "going on" not in shown.getvalue()
+    assert artifact.find(str(tmp_path / "tiny" / "pretrain")) is None
+
+
+def test_a_sweep_trains_each_combination_once(cluster: None, home: Path, tmp_path: Path) -> None:
+    import mlflow
+
+    from sweep import sweep, trials_of
+
+    for stage in ("tokenizer", "tokens"):
+        shutil.copytree(home / "tiny" / stage, tmp_path / "tiny" / stage)
+    recipe = one_thread(tmp_path, pretrain={"tokens": 20 * 256})
+    written = tmp_path / "tiny.yaml"
+    written.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    plain, trials = trials_of(["pretrain.lr=[1e-4, 1e-2]", "pretrain.evaluate_every=10"])
+    assert plain == ["pretrain.evaluate_every=10"]
+    run, _ = run_of(recipe)
+    table = sweep(run, str(written), plain, trials, 1)
+    rows = list(zip(*(list(column.cells) for column in table.columns), strict=True))
+    assert [row[0] for row in rows] == ["1e-4", "1e-2"] and [row[-1] for row in rows] == ["", "best"]
+    assert float(rows[1][1]) < float(rows[0][1])
+    made = artifact.find(str(tmp_path / "tiny" / "sweep" / "pretrain.lr=1e-2" / "pretrain"))
+    assert made is not None and f"{made.manifest.counts['validation_bpb']:.4f}" == rows[1][1]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    parent = next(each for each in runs if each.info.run_name == "sweep")
+    children = [each for each in runs if each.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {each.info.run_name for each in children} == {"pretrain.lr=1e-4", "pretrain.lr=1e-2"}
+    assert all(len(client.get_metric_history(each.info.run_id, "loss")) > 3 for each in children)
+    # Again: nothing is trained, and the table is the same.
+    again, _ = run_of(recipe)
+    second = sweep(again, str(written), plain, trials, 1)
+    assert [list(column.cells) for column in second.columns] == [list(column.cells) for column in table.columns]
+    assert len(client.search_runs([client.get_experiment_by_name("tiny").experiment_id])) == len(runs)
+
+
+def test_what_cannot_be_swept_is_one_line() -> None:
+    from sweep import trials_of
+
+    with pytest.raises(UserError, match="sweep over pretrain"):
+        trials_of(["tokens.sequence_length=[64,128]"])
+    with pytest.raises(UserError, match="nothing to sweep over"):
+        trials_of(["pretrain.lr=1e-3"])
+    _, trials = trials_of(["pretrain.lr=[1e-3,3e-3]", "model.depth=[2,4]"])
+    assert [trial.name for trial in trials] == [
+        "pretrain.lr=1e-3,model.depth=2", "pretrain.lr=1e-3,model.depth=4",
+        "pretrain.lr=3e-3,model.depth=2", "pretrain.lr=3e-3,model.depth=4",
+    ]  # fmt: skip
