@@ -24,7 +24,7 @@ test: setup
 	@.venv/bin/python -m pytest tests
 
 lint: setup
-	@.venv/bin/ruff check . && .venv/bin/python -m mypy && .venv/bin/lint-imports
+	@.venv/bin/ruff check . && .venv/bin/python -m mypy && PYTHONPATH=platform .venv/bin/lint-imports
 
 clean:
 	rm -rf .venv

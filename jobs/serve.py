@@ -42,6 +42,11 @@ def check(chosen: Recipe) -> None:
     from webtochat.errors import UserError
 
     newest_model(chosen)
+    if chosen.serve.host not in ("127.0.0.1", "localhost", "::1"):
+        raise UserError(
+            f"serve.host={chosen.serve.host} would be open to others, and there are no API keys yet: "
+            "keep to loopback and put a proxy that asks for a key before it"
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

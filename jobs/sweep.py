@@ -137,8 +137,8 @@ def sweep(run: Run, recipe_path: str, plain: list[str], trials: list[Trial], con
     space = [{"recipe": each.model_dump(mode="json"), "inputs": inputs, "messages": messages} for each in recipes]
     with tempfile.TemporaryDirectory(prefix="webtochat-sweep-") as scratch:
         tuner = tune.Tuner(
-            # The trial itself only waits: its workers ask for the CPUs and GPUs.
-            tune.with_resources(train_trial, {"cpu": 0}),
+            # The trial itself only waits: its workers ask for the CPUs and GPUs. (Tune wants something asked for.)
+            tune.with_resources(train_trial, {"memory": 1}),
             param_space={"trial": tune.grid_search(space)},
             tune_config=tune.TuneConfig(max_concurrent_trials=concurrent or at_once(run)),
             run_config=tune.RunConfig(storage_path=scratch, name="sweep", verbose=0),

@@ -27,7 +27,8 @@ if [ -n "${PIP_FIND_LINKS:-}" ]; then export UV_FIND_LINKS="${UV_FIND_LINKS:-$PI
 export VIRTUAL_ENV="$PWD/.venv"
 uv() { .venv/bin/uv pip install --quiet "$@"; }
 
-if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then
+# GPU=1: for a machine that has one later, such as a container image.
+if [ "${GPU:-0}" = 1 ] || { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; }; then
   # vllm brings the torch build that it was compiled against.
   uv --constraint constraints.txt -r requirements/base.txt -r requirements/gpu.txt -r requirements/test.txt
 else

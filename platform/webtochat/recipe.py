@@ -83,6 +83,8 @@ class Lines(Section):
 class Measure(Section):
     max_page_bytes: int = 10_000_000
     """Larger pages are not read: reason `too_large`."""
+    page_seconds: int = Field(20, gt=0)
+    """CPU time that the extraction of one page may take: reason `timeout`."""
     blocked_hosts: list[str] = []
     """Hosts and registered domains whose pages are dropped, or files of them (a path with a `/` or `.txt`)."""
     language: str = "en"

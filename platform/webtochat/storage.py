@@ -67,8 +67,9 @@ def exists(path: str) -> bool:
 
 
 def read_bytes(path: str) -> bytes:
+    """A file's raw bytes (never decompressed by the name's ending)."""
     filesystem, inner = resolve(path)
-    with filesystem.open_input_stream(inner) as stream:
+    with filesystem.open_input_stream(inner, compression=None) as stream:
         return stream.read()
 
 

@@ -15,11 +15,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import psutil
 import pytest
@@ -48,7 +47,7 @@ class LocalCluster:
     dashboard_port: int
     mlflow_port: int
     token: str = field(default_factory=lambda: secrets.token_hex(32))
-    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    started: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -93,43 +92,51 @@ class LocalCluster:
 
     def nodes(self) -> dict[str, bool]:
         """Every node that the cluster has had: its id, and whether it is alive."""
-        assert self.started[1].poll() is None, (self.directory / "ray.log").read_text()
+        assert self.started["ray"].poll() is None, (self.directory / "ray.log").read_text()
         asked = urllib.request.Request(f"{self.address}/api/v0/nodes", headers=self.headers)
         with urllib.request.urlopen(asked, timeout=30) as answer:
             told = json.load(answer)["data"]["result"]["result"]
         return {each["node_id"]: each["state"] == "ALIVE" for each in told}
 
+    def up(self, name: str, command: list[str], env: dict[str, str], ready: Callable[[], bool]) -> None:
+        """Starts a process and waits until it is ready. Ray gives a node thirty seconds to come up, and no more: on a
+        busy machine it may need another try."""
+        log = self.directory / f"{name}.log"
+        for _ in range(3):
+            with open(log, "wb") as sink:
+                process = self.started[name] = subprocess.Popen(
+                    command, env=env, stdout=sink, stderr=sink, cwd=self.directory, start_new_session=True
+                )
+            deadline = time.monotonic() + 120
+            while process.poll() is None and time.monotonic() < deadline:
+                if ready():
+                    return
+                time.sleep(0.3)
+            end(process)
+        raise TimeoutError(f"{name} does not come up: {log.read_text()}")
 
-def wait_for(
-    url: str, process: subprocess.Popen[bytes], log: Path, headers: dict[str, str], seconds: int = 120
-) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5).close()
-            return
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.3)
-    raise TimeoutError(f"nothing answers at {url}: {log.read_text()}")
+    def down(self) -> None:
+        """Ends what was started here, and workers that name this directory. (A plain SIGTERM to `ray start --block`
+        takes half a minute.)"""
+        for process in self.started.values():
+            end(process)
+        for process in psutil.process_iter(["pid", "cmdline"]):
+            if any(str(self.directory) in part for part in process.info["cmdline"] or []):
+                process.kill()
 
 
-def begun(command: list[str], env: dict[str, str], log: IO[bytes], directory: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=directory, start_new_session=True)
+def end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
-def stop(started: list[subprocess.Popen[bytes]], directory: Path) -> None:
-    """Ends what this fixture started: its process groups, and workers that name its own directory. (A plain SIGTERM
-    to `ray start --block` takes half a minute.)"""
-    for process in started:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        process.wait()
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        if any(str(directory) in part for part in process.info["cmdline"] or []):
-            process.kill()
+def answers(url: str, headers: dict[str, str]) -> bool:
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5).close()
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 @pytest.fixture(scope="session")
@@ -144,25 +151,26 @@ def cluster() -> Iterator[LocalCluster]:
         "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_CLOUD_INSTANCE_ID": head, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": head,
     }  # fmt: skip
-    started = local.started
     try:
-        for name, command, variables in [
-            ("mlflow", [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={local.mlflow_port}",
-                        "--workers=1", f"--backend-store-uri=sqlite:///{directory}/mlflow.db",
-                        f"--artifacts-destination={directory}/mlartifacts"],
-             os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}),
-            ("ray", [RAY, "start", "--head", "--block", f"--port={local.gcs_port}", "--num-cpus=0",
-                     "--dashboard-host=127.0.0.1", f"--dashboard-port={local.dashboard_port}",
-                     "--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0",
-                     f"--ray-client-server-port={free_port()}",
-                     f"--temp-dir={directory}/ray", f"--autoscaling-config={directory}/local.yaml",
-                     "--object-store-memory=200000000"], environment),
-        ]:  # fmt: skip
-            with open(directory / f"{name}.log", "wb") as log:
-                started.append(begun(command, variables, log, directory))
-        wait_for(f"{local.address}/api/version", started[1], directory / "ray.log", local.headers)
-        wait_for(f"{local.mlflow}/health", started[0], directory / "mlflow.log", {})
+        local.up(
+            "mlflow",
+            [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={local.mlflow_port}", "--workers=1",
+             f"--backend-store-uri=sqlite:///{directory}/mlflow.db",
+             f"--artifacts-destination={directory}/mlartifacts"],
+            os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+            lambda: answers(f"{local.mlflow}/health", {}),
+        )  # fmt: skip
+        local.up(
+            "ray",
+            [RAY, "start", "--head", "--block", f"--port={local.gcs_port}", "--num-cpus=0",
+             "--dashboard-host=127.0.0.1", f"--dashboard-port={local.dashboard_port}",
+             "--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0",
+             f"--ray-client-server-port={free_port()}", f"--temp-dir={directory}/ray",
+             f"--autoscaling-config={directory}/local.yaml", "--object-store-memory=200000000"],
+            environment,
+            lambda: answers(f"{local.address}/api/version", local.headers),
+        )  # fmt: skip
         yield local
     finally:
-        stop(started, directory)
+        local.down()
         shutil.rmtree(directory, ignore_errors=True)

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import time
 import urllib.error
@@ -76,7 +75,7 @@ def test_curate_runs_on_workers_that_come_up_for_it_and_go(cluster, warc: str, t
     kept = pyarrow.parquet.read_table(tmp_path / "runs/submitted/curate/kept").to_pylist()
     assert 10 <= len(kept) < 20 and all("House" in row["text"] for row in kept)
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while sum(cluster.nodes().values()) > 1 and time.monotonic() < deadline:
         time.sleep(1)
     nodes = cluster.nodes()
@@ -127,15 +126,12 @@ def test_mlflow_on_sqlite_is_refused_on_a_cluster(cluster, tmp_path: Path) -> No
 def test_a_node_that_does_not_see_the_workspace_is_named(cluster, tmp_path: Path) -> None:
     """A second node in a mount namespace of its own, where the workspace is an empty file system."""
     (tmp_path / "shared").mkdir()
-    node = subprocess.Popen(
-        ["unshare", "--mount", "bash", "-c",
-         f"mount -t tmpfs tmpfs '{tmp_path}/shared' && exec ray start --address={cluster.gcs} --num-cpus=1 --block"],
-        env=cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    mount = f"mount -t tmpfs tmpfs '{tmp_path}/shared'"
+    start = f"exec ray start --address={cluster.gcs} --num-cpus=1 --block"
+    cluster.up(
+        "node", ["unshare", "--mount", "bash", "-c", f"{mount} && {start}"], cluster.environment,
+        lambda: sum(cluster.nodes().values()) == 2,
     )  # fmt: skip
-    cluster.started.append(node)
-    deadline = time.monotonic() + 60
-    while sum(cluster.nodes().values()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.5)
     told = refused(cluster, WEBTOCHAT_WORKSPACE=str(tmp_path / "shared"), MLFLOW_TRACKING_URI=cluster.mlflow)
     assert f"the workspace {tmp_path}/shared is not shared: node " in told
     assert told.count("does not see a file that the driver wrote there") == 1

@@ -6,13 +6,18 @@ import gzip
 import hashlib
 import http.server
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from email.utils import formatdate
 from typing import ClassVar
 
 import pytest
+
+from webtochat import storage
 from webtochat.crawl import common_crawl, fetch
 from webtochat.crawl.fetch import HttpReader
+from webtochat.crawl.stream import open_stream
 from webtochat.errors import MachineError, UserError
 from webtochat.recipe import Crawl
 
@@ -27,6 +32,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     asked: ClassVar[Counter[str]] = Counter()
     cut_after: ClassVar[int | None] = None
     busy: ClassVar[int] = 0
+    shift: ClassVar[int] = 0
+    """By how much a range is answered wrongly."""
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -41,10 +48,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(404, b"")
         etag = {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}
         wanted = self.headers.get("Range")
-        if wanted:
+        if wanted and self.headers.get("If-Range", etag["ETag"]) == etag["ETag"]:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             Handler.asked["range"] += 1
-            return self.answer(206, body[start:], etag | {"Content-Range": f"bytes {start}-{len(body)-1}/{len(body)}"})
+            start += Handler.shift
+            return self.answer(
+                206, body[start:], etag | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+            )
         return self.answer(200, body, etag)
 
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
@@ -58,7 +68,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if Handler.cut_after is not None and len(body) > Handler.cut_after:
             self.wfile.write(body[: Handler.cut_after])
             self.wfile.flush()
-            self.connection.shutdown(2)
             self.close_connection = True
             return
         self.wfile.write(body)
@@ -69,7 +78,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    Handler.asked, Handler.cut_after, Handler.busy = Counter(), None, 0
+    Handler.asked, Handler.cut_after, Handler.busy, Handler.shift = Counter(), None, 0, 0
     serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=serving.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{serving.server_address[1]}"
@@ -135,3 +144,46 @@ def test_a_file_that_changed_is_not_mixed(server: str) -> None:
                 continue
     finally:
         FILES[PATHS[2]] = original
+
+
+def test_a_reader_starts_where_it_is_told(server: str) -> None:
+    body = FILES[PATHS[0]]
+    reader = HttpReader(f"{server}/{PATHS[0]}", start=len(body) - 10)
+    assert reader.read(100) == body[-10:] and reader.read(100) == b""
+
+
+def test_a_range_that_was_not_asked_for_is_refused(server: str) -> None:
+    Handler.cut_after, Handler.shift = 300_000, 5
+    reader = HttpReader(f"{server}/{PATHS[0]}", sleep=lambda _: None)
+    with pytest.raises(MachineError, match="another range"):
+        while reader.read(100_000):
+            continue
+
+
+def test_retry_after_may_be_a_date() -> None:
+    soon = formatdate(time.time() + 30, usegmt=True)
+    assert 25 < fetch.pause(0, soon) <= 30
+    assert fetch.pause(0, formatdate(time.time() - 30, usegmt=True)) == 0
+    assert fetch.pause(0, "soon") <= 1.5 and fetch.pause(0, "86400") == 120
+
+
+def test_a_listing_that_is_none(server: str) -> None:
+    name = f"crawl-data/{ID}/warc.paths.gz"
+    held, FILES[name] = FILES[name], b"<html>login</html>"
+    try:
+        with pytest.raises(UserError, match="is no list of paths"):
+            common_crawl.listing(section(server, max_files=1), lambda *_: None)
+    finally:
+        FILES[name] = held
+
+
+def test_the_same_crawl_in_a_bucket(server: str, bucket: str) -> None:
+    for path, body in FILES.items():
+        storage.write_bytes(f"{bucket}/{path}", body)
+    files = common_crawl.listing(section(bucket, max_files=3), lambda *_: None)
+    told = common_crawl.listing(section(server, max_files=3), lambda *_: None)
+    assert [(file.name, file.size) for file in files] == [(file.name, file.size) for file in told]
+    with open_stream(files[0].path) as source:
+        assert source.read(len(FILES[PATHS[0]]) + 1) == FILES[PATHS[0]]
+    with pytest.raises(UserError, match="no crawl CC-MAIN-1999-01"):
+        common_crawl.listing(section(bucket, crawl_id="CC-MAIN-1999-01", max_files=1), lambda *_: None)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from webtochat.crawl.warc import Damage, Record, records
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "warc"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +67,7 @@ def transformer(words: Tokenizer, seed: int) -> Transformer:
     return Transformer(ModelConfig.of(SHAPE, words.vocabulary), seed=seed).eval()
 
 
-def taught(model: Transformer, words: Tokenizer, pairs: list[tuple[str, str]], steps: int = 60) -> Transformer:
+def taught(model: Transformer, words: Tokenizer, pairs: list[tuple[str, str]], steps: int = 40) -> Transformer:
     """The model after a few steps on these exchanges: it answers them by heart."""
     rows = [
         render(words, [{"role": "user", "content": question}, {"role": "assistant", "content": reply}])
@@ -74,12 +78,15 @@ def taught(model: Transformer, words: Tokenizer, pairs: list[tuple[str, str]], s
     mask = torch.tensor([row.loss_mask + [0] * (length - len(row.ids)) for row in rows])
     targets = torch.where(mask.bool(), tokens, -100)[:, 1:]
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so little work is only slowed by a second thread
     for _ in range(steps):
         logits = model(tokens[:, :-1])
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    torch.set_num_threads(threads)
     return model
 
 
@@ -100,10 +107,12 @@ def commit(directory: Path, stage: str, inputs: list[Artifact]) -> Artifact:
     return draft.commit(counts={}, summary="tiny")
 
 
-def workspace(root: Path, name: str = "tiny", **sections: object) -> Path:
-    """Writes `root`/runs/`name`/{tokenizer,tokens,pretrain,sft} and the recipe; returns the recipe's path."""
+@cache
+def committed() -> Path:
+    """{tokenizer,tokens,pretrain,sft}, made once per test run."""
     words = tokenizer()
-    home = root / "runs" / name
+    home = Path(tempfile.mkdtemp(prefix="tiny-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     words.save(str(home / "tokenizer"))
     learned = commit(home / "tokenizer", "tokenizer", [])
     for split, count, seed in (("train", 200, 1), ("validation", 12, 2)):
@@ -123,6 +132,12 @@ def workspace(root: Path, name: str = "tiny", **sections: object) -> Path:
     base = commit(home / "pretrain", "pretrain", [tokens])
     export.export(taught(model, words, questions()), words, str(home / "sft" / "model"))
     commit(home / "sft", "sft", [base])
+    return home
+
+
+def workspace(root: Path, name: str = "tiny", **sections: object) -> Path:
+    """Writes `root`/runs/`name`/{tokenizer,tokens,pretrain,sft} and the recipe; returns the recipe's path."""
+    shutil.copytree(committed(), root / "runs" / name)
     rows = [
         {"kind": "fact", "question": question, "answers": [COLOURS[name]], "stated": stated, "chance": 0.25,
          "options": list(COLOURS.values())}

@@ -220,6 +220,11 @@ def test_a_port_in_use_is_one_line(server, recipe):
     assert told.stderr.count("\n") == 1
 
 
+def test_it_does_not_open_itself_to_others(recipe):
+    told = subprocess.run(command(str(recipe), "serve.host=0.0.0.0"), capture_output=True, text=True, timeout=120)
+    assert told.returncode == 2 and "loopback" in told.stderr and "Traceback" not in told.stderr
+
+
 def test_no_model_is_one_line(tmp_path):
     recipe = tmp_path / "empty.yaml"
     recipe.write_text(f"name: empty\nworkspace: {tmp_path}/runs\n")

@@ -50,7 +50,7 @@ def commit_tokens(workspace: Path, name: str = "tiny", documents: int = 120) -> 
     draft.commit(counts={}, summary="tokens")
 
 
-def tiny(workspace: Path, **changes: object) -> Recipe:
+def tiny(workspace: Path, name: str = "tiny", **changes: object) -> Recipe:
     """A recipe of a few seconds. `changes`: dictionaries by section, over these."""
     sections: dict[str, dict[str, object]] = {
         "tokens": {"sequence_length": 32},
@@ -64,7 +64,7 @@ def tiny(workspace: Path, **changes: object) -> Recipe:
     for section, values in changes.items():
         assert isinstance(values, dict)
         sections[section] = sections.get(section, {}) | values
-    return Recipe.model_validate({"name": "tiny", "workspace": str(workspace), **sections})
+    return Recipe.model_validate({"name": name, "workspace": str(workspace), **sections})
 
 
 def job_of(recipe: Recipe, directory: Path, **changes: object) -> PretrainJob:

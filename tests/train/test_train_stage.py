@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from rich.table import Table
 from small_training import NAMES, PLACES, ROOT, commit_tokens, job_of, quiet, tiny
 
 from webtochat import artifact
@@ -52,8 +53,14 @@ def run_of(recipe: Recipe) -> tuple[Run, io.StringIO]:
     return Run(recipe, Screen(shown)), shown
 
 
-def one_thread(home: Path, **changes: object) -> Recipe:
-    return tiny(home, cluster={"train_cpus": 1, "train_retries": 1}, **changes)
+def one_thread(home: Path, name: str = "tiny", **changes: object) -> Recipe:
+    return tiny(home, name, cluster={"train_cpus": 1, "train_retries": 1}, **changes)
+
+
+def copied(home: Path, name: str, *stages: str) -> None:
+    """Another recipe of the same workspace, which has these stages' artifacts."""
+    for stage in stages:
+        shutil.copytree(home / "tiny" / stage, home / name / stage, dirs_exist_ok=True)
 
 
 def kill_worker(checkpoints: Path, killed: list[int]) -> None:
@@ -185,58 +192,52 @@ def test_sft_learns_answers_and_counts_what_it_leaves_out(
     ],
 )
 def test_mistakes_in_the_data_are_one_line(
-    trained: tuple[Artifact, str], home: Path, tmp_path: Path, data: list[dict[str, str]], words: str
+    trained: tuple[Artifact, str], home: Path, data: list[dict[str, str]], words: str
 ) -> None:
     from webtochat.train.stage import sft
 
-    shutil.copytree(home / "tiny" / "pretrain", tmp_path / "tiny" / "pretrain")
+    copied(home, "mistaken", "pretrain")
     with pytest.raises(UserError, match=words) as raised:
-        sft(run_of(one_thread(tmp_path, sft={"data": data}))[0])
+        sft(run_of(one_thread(home, name="mistaken", sft={"data": data}))[0])
     assert "\n" not in str(raised.value)
 
 
-def test_divergence_is_a_line_and_not_a_retry(cluster: None, home: Path, tmp_path: Path) -> None:
-    from webtochat.train.stage import pretrain
-
-    for stage in ("tokenizer", "tokens"):
-        shutil.copytree(home / "tiny" / stage, tmp_path / "tiny" / stage)
-    run, shown = run_of(one_thread(tmp_path, pretrain={"lr": 1e30, "clip": 1e30}))
-    with pytest.raises(UserError, match="training diverged at step"):
-        pretrain(run)
-    assert "going on" not in shown.getvalue()
-    assert artifact.find(str(tmp_path / "tiny" / "pretrain")) is None
-
-
 def test_a_sweep_trains_each_combination_once(cluster: None, home: Path, tmp_path: Path) -> None:
+    """One trial learns, one diverges: a row that says so, without a retry."""
     import mlflow
 
     from sweep import sweep, trials_of
 
-    for stage in ("tokenizer", "tokens"):
-        shutil.copytree(home / "tiny" / stage, tmp_path / "tiny" / stage)
-    recipe = one_thread(tmp_path, pretrain={"tokens": 20 * 256})
-    written = tmp_path / "tiny.yaml"
+    copied(home, "swept", "tokenizer", "tokens")
+    recipe = one_thread(home, name="swept", pretrain={"tokens": 20 * 256, "clip": 1e30})
+    written = tmp_path / "swept.yaml"
     written.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    plain, trials = trials_of(["pretrain.lr=[1e-4, 1e-2]", "pretrain.evaluate_every=10"])
+    plain, trials = trials_of(["pretrain.lr=[1e-2, 1e30]", "pretrain.evaluate_every=10"])
     assert plain == ["pretrain.evaluate_every=10"]
-    run, _ = run_of(recipe)
-    table = sweep(run, str(written), plain, trials, 1)
-    rows = list(zip(*(list(column.cells) for column in table.columns), strict=True))
-    assert [row[0] for row in rows] == ["1e-4", "1e-2"] and [row[-1] for row in rows] == ["", "best"]
-    assert float(rows[1][1]) < float(rows[0][1])
-    made = artifact.find(str(tmp_path / "tiny" / "sweep" / "pretrain.lr=1e-2" / "pretrain"))
-    assert made is not None and f"{made.manifest.counts['validation_bpb']:.4f}" == rows[1][1]
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    run, shown = run_of(recipe)
+    first = cells(sweep(run, str(written), plain, trials, 1))
+    assert [row[0] for row in first] == ["1e-2", "1e30"]
+    assert first[0][-1] == "best" and first[1][-1].startswith("failed: training diverged at step")
+    assert shown.getvalue().count("pretrain.lr=1e30 …") == 1
+    made = artifact.find(str(home / "swept" / "sweep" / "pretrain.lr=1e-2" / "pretrain"))
+    assert made is not None and f"{made.manifest.counts['validation_bpb']:.4f}" == first[0][1]
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("swept").experiment_id])
     parent = next(each for each in runs if each.info.run_name == "sweep")
     children = [each for each in runs if each.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert {each.info.run_name for each in children} == {"pretrain.lr=1e-4", "pretrain.lr=1e-2"}
-    assert all(len(client.get_metric_history(each.info.run_id, "loss")) > 3 for each in children)
-    # Again: nothing is trained, and the table is the same.
+    assert {each.info.run_name: each.info.status for each in children} == {
+        "pretrain.lr=1e-2": "FINISHED", "pretrain.lr=1e30": "FAILED",
+    }  # fmt: skip
+    best = next(each for each in children if each.info.status == "FINISHED")
+    assert len(client.get_metric_history(best.info.run_id, "loss")) > 3
+    # Again, with the trial that is done: it is reused, and no run is added.
     again, _ = run_of(recipe)
-    second = sweep(again, str(written), plain, trials, 1)
-    assert [list(column.cells) for column in second.columns] == [list(column.cells) for column in table.columns]
-    assert len(client.search_runs([client.get_experiment_by_name("tiny").experiment_id])) == len(runs)
+    assert cells(sweep(again, str(written), plain, trials[:1], 1)) == first[:1]
+    assert len(client.search_runs([client.get_experiment_by_name("swept").experiment_id])) == len(runs)
+
+
+def cells(table: Table) -> list[tuple[str, ...]]:
+    return list(zip(*(map(str, column.cells) for column in table.columns), strict=True))
 
 
 def test_what_cannot_be_swept_is_one_line() -> None:

@@ -34,14 +34,16 @@ def expand(pattern: str) -> list[storage.Entry]:
     else:
         from huggingface_hub import HfFileSystem
 
-        listed = HfFileSystem().glob(pattern.removeprefix("hf://"), detail=True)
+        listed: Any = HfFileSystem().glob(pattern.removeprefix("hf://"), detail=True)
         found = [
             storage.Entry(f"hf://{path}", info["size"], str(info.get("blob_id") or info["size"]))
             for path, info in sorted(listed.items()) if info["type"] == "file"
         ]  # fmt: skip
     unreadable = next((entry.path for entry in found if not entry.path.endswith(ENDINGS)), None)
     if unreadable:
-        raise UserError(f"{unreadable} is neither Parquet nor JSONL (.jsonl, .jsonl.gz, .jsonl.zst): narrow crawl.paths")
+        raise UserError(
+            f"{unreadable} is neither Parquet nor JSONL (.jsonl, .jsonl.gz, .jsonl.zst): narrow crawl.paths"
+        )
     return found
 
 
@@ -129,11 +131,13 @@ def _decoded(row: pa.RecordBatch) -> Any:
 
 
 def _lines(path: str, source: Any) -> Iterator[list[Any]]:
-    lines: Any = io.BufferedReader(source)
+    lines: Any
     if path.endswith(".gz"):
-        lines = gzip.open(lines, "rb")
+        lines = gzip.GzipFile(fileobj=source)
     elif path.endswith(".zst"):
-        lines = io.BufferedReader(pa.CompressedInputStream(source, "zstd"))  # type: ignore[arg-type]
+        lines = io.BufferedReader(pa.CompressedInputStream(source, "zstd"))
+    else:
+        lines = io.BufferedReader(source)
     pending: list[Any] = []
     try:
         for line in lines:

@@ -28,9 +28,9 @@ from webtochat.recipe import Site
 
 # Bounded repetition: a page of unclosed tags must not cost the square of its length.
 LINK = re.compile(
-    rb"<a\s[^>]{0,1000}?href\s*=\s*(?:\"([^\"]{0,4000})\"|'([^']{0,4000})'|([^\s>\"']{1,4000}))", re.IGNORECASE
+    rb"<a\s[^<>]{0,1000}?href\s*=\s*(?:\"([^\"]{0,4000})\"|'([^']{0,4000})'|([^\s>\"']{1,4000}))", re.IGNORECASE
 )
-BASE = re.compile(rb"<base\s[^>]{0,1000}?href\s*=\s*[\"']?([^\"'\s>]{1,4000})", re.IGNORECASE)
+BASE = re.compile(rb"<base\s[^<>]{0,1000}?href\s*=\s*[\"']?([^\"'\s>]{1,4000})", re.IGNORECASE)
 REDIRECTS = (301, 302, 303, 307, 308)
 UNDATED = "2000-01-01T00:00:00Z"
 FAILURES_IN_A_ROW = 5

@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -89,7 +88,8 @@ def _copied(stage: Stage, files: list[WarcFile]) -> list[WarcFile]:
                 storage.writing(stage.path(relative)) as local,
                 open(local, "wb") as sink,
             ):
-                shutil.copyfileobj(source, sink, 1 << 20)  # type: ignore[misc]
+                while piece := source.read(1 << 20):
+                    sink.write(piece)
         stage.progress(number, len(files), "files copied")
         copied.append(WarcFile(file.name, relative, file.size, storage.sha256(stage.path(relative))))
     return copied

@@ -113,13 +113,21 @@ class _Member:
         self._stream = stream
         self._inflater = zlib.decompressobj(wbits=31)
         self.finished = False
+        self._broken = False
 
     def read(self, size: int) -> bytes:
         while not self.finished:
             if not self._inflater.unconsumed_tail and not self._stream.fill(1):
                 raise _Ended
             given = self._inflater.unconsumed_tail or self._stream.take(len(self._stream.buffer))
-            piece = self._inflater.decompress(given, size)
+            try:
+                piece = self._inflater.decompress(given, size)
+            except zlib.error:
+                # Back to the stream: the next member may begin in what the inflater has swallowed.
+                self._stream.buffer = given + self._stream.buffer
+                self._stream.offset -= len(given)
+                self._broken = True
+                raise
             if self._inflater.eof:
                 self.finished = True
                 unused = self._inflater.unused_data
@@ -131,7 +139,7 @@ class _Member:
 
     def abandon(self) -> None:
         """Gives back the compressed bytes that were not inflated, so that the search for the next member sees them."""
-        tail = self._inflater.unconsumed_tail
+        tail = b"" if self._broken else self._inflater.unconsumed_tail
         self._stream.buffer = tail + self._stream.buffer
         self._stream.offset -= len(tail)
 

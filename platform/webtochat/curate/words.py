@@ -1,5 +1,5 @@
-"""Words and sentences of a text, by the rules that spaCy has for English, at a hundredth of its time: on web pages 999 of
-1,000 words come out the same, and thresholds that others chose with spaCy keep their meaning.
+"""Words and sentences of a text, by the rules that spaCy has for English, at a hundredth of its time: on web pages 999
+of 1,000 words come out the same, and thresholds that others chose with spaCy keep their meaning.
 
 A text is cut at its spaces; from each piece marks are taken off in front and behind, and what is left is cut at
 hyphens and the like. Pieces recur, so each is cut once.
@@ -8,7 +8,6 @@ hyphens and the like. Pieces recur, so each is cut once.
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import chain
 
 import regex
 
@@ -35,7 +34,11 @@ _SENTENCE_END = regex.compile(r"[\p{STerm}…]\p{P}*")
 
 def words_of(text: str) -> list[str]:
     """Words, numbers and punctuation marks, in order. Contractions are two words; addresses and abbreviations one."""
-    return list(chain.from_iterable(map(_words_in, text.split())))
+    words: list[str] = []
+    for piece in text.split():
+        # Longer pieces are no words: taking marks off one by one would take the square of their length.
+        words += _words_in(piece) if len(piece) <= _LONG else _PLAIN.findall(piece)
+    return words
 
 
 @lru_cache(maxsize=1 << 16)
@@ -43,8 +46,6 @@ def _words_in(piece: str) -> tuple[str, ...]:
     """Words of a text without spaces."""
     if piece.isalpha() and piece.lower() != "cannot":
         return (piece,)
-    if len(piece) > _LONG:  # no word: taking marks off one by one would take the square of its length
-        return tuple(_PLAIN.findall(piece))
     before: list[str] = []
     after: list[str] = []
     while piece and not _WHOLE.fullmatch(piece):
@@ -66,14 +67,11 @@ def _words_in(piece: str) -> tuple[str, ...]:
 
 
 def sentences_in(line: str) -> int:
-    """Sentences of one line, at least one: a piece that ends in a full stop that is no part of a word ends one, and what
-    follows the last counts as well."""
+    """Sentences of one line, at least one. One ends where a full stop stands that is no part of a word; what follows
+    the last counts as well."""
     count, pending = 0, False
     for piece in line.split():
         pending = True
-        if not piece.isalnum() and _SENTENCE_END.search(piece):
-            words = _words_in(piece)
-            ends = sum(word[0] in ".?!…" or _SENTENCE_END.fullmatch(word) is not None for word in words)
-            if ends:
-                count, pending = count + 1, False
+        if _SENTENCE_END.search(piece) and any(map(_SENTENCE_END.match, words_of(piece))):
+            count, pending = count + 1, False
     return max(1, count + pending)

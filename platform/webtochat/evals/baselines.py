@@ -104,16 +104,13 @@ def joined(documents: Sequence[np.ndarray], separator: int) -> tuple[np.ndarray,
     return np.concatenate(streams).astype(np.int64), np.concatenate(numbers)
 
 
-def ngram_bits_per_byte(
-    train: np.ndarray,
-    documents: Sequence[np.ndarray],
-    sizes: Sequence[int],
-    separator: int,
-    symbols: int,
-    order: int = 5,
-) -> float:
-    """Bits per byte of `documents` (arrays of symbols; `sizes` their bytes) under an n-gram model of `train`."""
-    if not len(train) or not sum(sizes):
-        return math.nan
+def ngram_bits(
+    train: np.ndarray, documents: Sequence[np.ndarray], separator: int, symbols: int, order: int = 5
+) -> np.ndarray:
+    """Bits of each document (an array of symbols) under an n-gram model of `train`; float64 [documents]."""
+    if not len(train) or not documents:
+        return np.full(len(documents), math.nan)
     stream, numbers = joined(documents, separator)
-    return float(NGram(train, symbols, order).bits(stream)[numbers >= 0].sum() / sum(sizes))
+    paid = NGram(train, symbols, order).bits(stream)
+    scored = numbers >= 0
+    return np.bincount(numbers[scored], weights=paid[scored], minlength=len(documents))

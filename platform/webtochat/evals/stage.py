@@ -118,17 +118,19 @@ def _baseline_bits(model: ModelPath, place: tuple[str, str], recipe: Recipe) -> 
     if not recipe.evaluate.baselines:
         return told
     texts = [tokenizer.decode(document.tokens.tolist()).encode() for document in documents]
-    sizes = [document.bytes for document in documents]
     train = _train_stream(os.path.join(storage.local_copy(*place), "train"), symbols, recipe.evaluate)
     raw = _byte_stream(train, separator, tokenizer)
+    of_tokens = baselines.ngram_bits(train, [document.tokens for document in documents], separator, symbols)
+    of_bytes = baselines.ngram_bits(raw, [np.frombuffer(text, np.uint8) for text in texts], 256, 257)
+    by_source = {
+        name: bits.by_source(paid, documents, recipe.evaluate.sources)
+        for name, paid in (("5gram", of_tokens), ("5gram_of_bytes", of_bytes))
+    }
     return told | {
         "xz": baselines.xz_bits_per_byte(texts),
-        "5gram": baselines.ngram_bits_per_byte(train, [each.tokens for each in documents], sizes, separator, symbols),
-        "5gram_trained_on_tokens": len(train),
-        "5gram_of_bytes": baselines.ngram_bits_per_byte(
-            raw, [np.frombuffer(text, np.uint8) for text in texts], sizes, 256, 257
-        ),
-        "5gram_of_bytes_trained_on_bytes": len(raw),
+        **{name: values["total"] for name, values in by_source.items()},
+        "by_source": by_source,
+        "trained_on": {"5gram": f"{len(train)} tokens", "5gram_of_bytes": f"{len(raw)} bytes"},
     }
 
 
@@ -229,10 +231,8 @@ def _answers(asked: list[Question], answered: dict[str, list[Verdict]]) -> pa.Ta
 
 def _metrics(result: dict[str, Any]) -> dict[str, float]:
     held_out = result["bits_per_byte"]
-    found = {
-        f"bits_per_byte/{key}": held_out[key] for key in ("start", "xz", "5gram", "5gram_of_bytes") if key in held_out
-    }
-    for name, told in held_out["models"].items():
+    found = {f"bits_per_byte/{key}": held_out[key] for key in ("start", "xz") if key in held_out}
+    for name, told in (held_out["models"] | held_out.get("by_source", {})).items():
         found |= {f"bits_per_byte/{name}/{source}": value for source, value in told.items()}
     for name, told in result["questions"].items():
         found |= {f"accuracy/{name}/{kind}": each["rate"] for kind, each in told["accuracy"].items()}

@@ -1,0 +1,169 @@
+"""Measure and curate under Ray: real pages, damaged files, other thresholds, any number of workers."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
+from webtochat import storage
+from webtochat.artifact import Artifact
+from webtochat.crawl.stage import crawl
+from webtochat.curate.stage import curate, measure
+from webtochat.recipe import Recipe
+from webtochat.run import Run, Screen
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared" / "data" / "warc"
+TOPICS = "mill river bridge boat garden market forest school harbour tower meadow station".split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory):
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+        _temp_dir=str(tmp_path_factory.mktemp("ray", numbered=False))[:60],
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT / "platform")}},
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def prose(topic: str) -> str:
+    """Twelve sentences about something; no two topics share one."""
+    lines = [
+        f"The {topic} of our town is older than anybody can say, and it has a name of its own.",
+        f"In the morning the people go to the {topic} with bread, cheese and a bottle of water.",
+        f"A stranger once asked the mayor why the {topic} was never painted in bright colours.",
+        f"Nobody could answer, but the whole council laughed about the {topic} until the evening.",
+        f"When it rains, the {topic} looks as if it were made of silver and of glass.",
+        f"Children have drawn the {topic} on every wall that they could reach with chalk.",
+    ]
+    return "".join(f"<p>{line}</p>" for line in lines)
+
+
+def warc(pages: list[tuple[str, bytes, str]]) -> bytes:
+    """A gzipped WARC file of (address, body, content type)."""
+    sink = io.BytesIO()
+    writer = WARCWriter(sink, gzip=True)
+    for address, body, kind in pages:
+        headers = StatusAndHeaders("200 OK", [("Content-Type", kind)], protocol="HTTP/1.1")
+        writer.write_record(writer.create_warc_record(address, "response", io.BytesIO(body), http_headers=headers))
+    return sink.getvalue()
+
+
+def html(topic: str) -> bytes:
+    return f"<html><head><title>{topic}</title></head><body><main>{prose(topic)}</main></body></html>".encode()
+
+
+def run_of(workspace: Path, paths: str, **sections: object) -> Run:
+    recipe = {"name": "r", "workspace": str(workspace), "crawl": {"source": "warc", "paths": paths}, **sections}
+    return Run(Recipe.model_validate(recipe), Screen(open(os.devnull, "w")))
+
+
+def rows(artifact: Artifact, folder: str) -> list[dict]:
+    return [row for path in artifact.files(folder) for row in pq.read_table(path).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    for number in range(4):
+        found = [(f"http://{t}.example/{number}", html(t), "text/html") for t in TOPICS[number * 3 : number * 3 + 3]]
+        found.append((f"http://copy.example/{number}", html(TOPICS[0]), "text/html"))
+        found.append((f"http://pdf.example/{number}", b"%PDF-1.4", "application/pdf"))
+        (folder / f"part-{number}.warc.gz").write_bytes(warc(found))
+    return folder
+
+
+def test_everything_is_kept_or_removed_with_a_reason(pages: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path, f"{pages}/*.warc.gz")
+    crawl(run)
+    measured, curated = measure(run), curate(run)
+    counts = curated.manifest.counts
+    assert counts["measured"] == measured.manifest.counts["rows"] == 20
+    kept, removed = rows(curated, "kept/"), rows(curated, "removed/")
+    assert (len(kept), len(removed)) == (counts["kept"], sum(counts["removed"].values())) == (12, 8)
+    reasons = Counter(f"{row['step']}.{row['reason']}" for row in removed)
+    assert reasons == counts["removed"] == {"http.not_html": 4, "duplicates.exact_duplicate": 4}
+    # The first in (file_path, offset) stays: the page itself, which stands before its copies.
+    assert "http://copy.example/0" not in {row["url"] for row in kept}
+    assert [(row["file_path"], row["offset"]) for row in kept] == sorted((r["file_path"], r["offset"]) for r in kept)
+    assert str(pages) not in str(kept) and all(row["language"] == "en" and row["text"] for row in kept)
+
+
+def test_other_thresholds_read_no_warc_and_hashes_do_not_know_the_workers(pages: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "pages"
+    copy.mkdir()
+    for path in pages.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    run = run_of(tmp_path / "one", f"{copy}/*.warc.gz", cluster={"measure_workers": 1})
+    two = run_of(tmp_path / "two", f"{copy}/*.warc.gz", cluster={"measure_workers": 2})
+    for each in (run, two):
+        crawl(each)
+        measure(each)
+    assert curate(run).content_hash == curate(two).content_hash
+    for path in copy.iterdir():
+        path.unlink()
+    run.discard("curate")
+    run.recipe.curate.gopher.min_words = 10_000
+    assert curate(run).manifest.counts["removed"]["gopher_quality.min_words"] == 16
+
+
+def test_a_part_that_a_killed_run_left_is_not_made_again(pages: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path, f"{pages}/*.warc.gz")
+    crawl(run)
+    whole = measure(run)
+    storage.delete(whole.path("manifest.json"))
+    draft = whole.path("draft.json")
+    identity = whole.manifest.identity | {"inputs": whole.manifest.inputs}
+    import json
+
+    storage.write_bytes(draft, json.dumps({"identity": identity, "seconds": 1.0}).encode())
+    parts = sorted(Path(path) for path in whole.files())
+    parts[-1].unlink()
+    untouched = {path: path.stat().st_mtime_ns for path in parts[:-1]}
+    assert measure(run).content_hash == whole.content_hash
+    assert {path: path.stat().st_mtime_ns for path in parts[:-1]} == untouched
+
+
+def test_bad_input_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
+    good = [(f"http://{topic}.example/", html(topic), "text/html") for topic in TOPICS[:6]]
+    hostile = [
+        ("http://deep.example/", b"<html><body>" + b"<div>" * 100_000 + b"x", "text/html"),
+        ("http://large.example/", b"<html>" + b"word " * 21_000_000, "text/html"),
+        ("http://charset.example/", b"<html><p>caf\xe9</p>" * 50, "text/html; charset=klingon"),
+        ("http://nothing.example/", b"", "text/html"),
+    ]
+    (tmp_path / "a.warc.gz").write_bytes(warc(good[:3] + hostile + good[3:]))
+    member = gzip.compress(b"noise" * 1000)
+    (tmp_path / "b.warc.gz").write_bytes(warc(good[:1])[:-40] + b"\1" * 40 + member + warc(good[1:2])[:-100])
+    (tmp_path / "c.warc.gz").write_bytes(b"")
+    run = run_of(tmp_path / "runs", f"{tmp_path}/*.warc.gz", measure={"max_page_bytes": 5_000_000})
+    crawl(run)
+    measure(run)
+    curated = curate(run)
+    removed = curated.manifest.counts["removed"]
+    assert removed["extract.too_deep"] == removed["read.too_large"] == removed["extract.unknown_charset"] == 1
+    assert removed["extract.empty"] == 1 and curated.manifest.counts["kept"] == 6
+    assert removed["read.bad_gzip"] + removed.get("read.truncated", 0) + removed.get("read.not_warc", 0) >= 2
+
+
+def test_real_pages(tmp_path: Path) -> None:
+    path = SHARED / "pages-00000.warc.gz"
+    if not path.exists():
+        assert not os.environ.get("CI"), f"{path} must be there in CI"
+        pytest.skip(f"no {path}")
+    run = run_of(tmp_path, str(path), measure={"language_score": 0.6})
+    crawl(run)
+    measure(run)
+    counts = curate(run).manifest.counts
+    assert counts["measured"] == 600 and counts["kept"] + sum(counts["removed"].values()) == 600
+    assert 100 <= counts["kept"] <= 400 and counts["removed"]["language.other_language"] > 100
