@@ -13,6 +13,7 @@ import pytest
 import ray
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
+
 from webtochat import storage
 from webtochat.artifact import Artifact
 from webtochat.crawl.stage import crawl
@@ -22,7 +23,9 @@ from webtochat.run import Run, Screen
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "warc"
-TOPICS = "mill river bridge boat garden market forest school harbour tower meadow station".split()
+TOPICS = [
+    "mill", "river", "bridge", "boat", "garden", "market", "forest", "school", "harbour", "tower", "meadow", "station",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,8 +14,9 @@ from webtochat.errors import UserError
 from webtochat.recipe import Measure
 
 ENGLISH = (
-    "<html><body><article><p>The miller of the upper valley kept three grey cats, and every morning they sat on the wall "
-    "of the old mill to watch the carts go by.</p><p>Nobody knew where they had come from.</p></article></body></html>"
+    "<html><body><article><p>The miller of the upper valley kept three grey cats, and every morning they sat on the "
+    "wall of the old mill to watch the carts go by.</p><p>Nobody knew where they had come from.</p></article></body>"
+    "</html>"
 )
 
 
@@ -27,8 +28,8 @@ def record(body: str = ENGLISH, **changes: object) -> Record:
     return Record(**(values | changes))  # type: ignore[arg-type]
 
 
-def stopped(found: Record | Damage, section: Measure = Measure(), hosts: frozenset[str] = frozenset()) -> str | None:
-    row = row_of(found, "f.warc.gz", section, hosts)
+def stopped(found: Record | Damage, section: Measure | None = None, hosts: frozenset[str] = frozenset()) -> str | None:
+    row = row_of(found, "f.warc.gz", section or Measure(), hosts)
     assert set(row) <= set(SCHEMA.names) and row["file_path"] == "f.warc.gz" and row["id"]
     return f"{row['step']}.{row['reason']}" if row.get("step") else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from webtochat.curate.decide import decide
 from webtochat.curate.extract import ExtractionError, extract
 from webtochat.curate.language import identify

@@ -238,6 +238,7 @@ def _plain(
             header = _header(stream)
             if header is None or not header.get("content-length", "").isdigit():
                 yield Damage(offset, "bad_header")
+                stream.read(1)  # else the search would find this header again
                 if not stream.seek_to(_HEADER_START, 12):
                     return
                 continue
@@ -348,7 +349,8 @@ def decoded(body: bytes, fields: dict[str, str], max_bytes: int) -> tuple[bytes,
 
 
 def _dechunked(body: bytes) -> bytes:
-    parts, position = [], 0
+    parts: list[bytes] = []
+    position = 0
     while True:
         line_end = body.find(b"\r\n", position, position + 64)
         size = re.match(rb"[0-9a-fA-F]+", body[position:line_end]) if line_end > 0 else None

@@ -11,6 +11,7 @@ import codecs
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
@@ -95,7 +96,8 @@ def may_nest(html: bytes) -> bool:
 
 def deeper_than(tree: HTMLTree, limit: int) -> bool:
     """Whether a node lies more than `limit` below the document."""
-    node, depth = tree.document, 0
+    node: Any = tree.document
+    depth = 0
     while node is not None:
         if depth > limit:
             return True

@@ -89,8 +89,12 @@ def spread(
     ray.data.DataContext.get_current().enable_progress_bars = False
     held = ray.put(shared)
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
+
+    def task(row: dict[str, Any], held: list[ray.ObjectRef]) -> dict[str, Any]:
+        return function(row, ray.get(held[0]))
+
     tasks = data.map(
-        lambda row, held: function(row, ray.get(held[0])),
+        task,  # type: ignore[arg-type]  # mypy does not see fn_args
         fn_args=[[held]],
         num_cpus=1,
         concurrency=workers and min(workers, len(rows)),

@@ -86,7 +86,7 @@ def pretrain(run: Run) -> Artifact:
             "epochs": round(epochs, 4), "config": config.as_dict(), **_final(stage),
         }  # fmt: skip
         gain = f"validation {first:.3f} → {last:.3f} bits per byte" if last is not None else ""
-        made = f"{amount(config.parameters)} parameters on {amount(counts['tokens'])} tokens"
+        made = f"{amount(config.parameters)} parameters on {amount(steps * per_step * length)} tokens"
         return stage.commit(counts=counts, summary=made, gain=gain)
 
 
@@ -146,7 +146,7 @@ def fit(stage: Stage, job: Job, cluster: Cluster) -> None:
     gpus = cluster.train_gpus
     if gpus is None:
         gpus = ray.cluster_resources().get("GPU", 0) >= cluster.train_workers
-    resources: dict[str, float] = {"CPU": cluster.train_cpus or 1} | ({"GPU": 1} if gpus else {})
+    resources: dict[str, float] = {"CPU": cluster.train_cpus or 1, **({"GPU": 1} if gpus else {})}
     filesystem, inner = storage.resolve(stage.scratch("ray"))
     trainer = TorchTrainer(
         _rank,
@@ -160,7 +160,7 @@ def fit(stage: Stage, job: Job, cluster: Cluster) -> None:
         run_config=ray.train.RunConfig(
             name=stage.stage, storage_path=inner, storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=cluster.train_retries),
-            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},  # type: ignore[call-arg]  # mypy sees the older class
         ),
     )  # fmt: skip
     raised: list[BaseException] = []
@@ -271,7 +271,9 @@ def _prompt(read: list[rows.Row], percent: float) -> tuple[dict[str, str], ...]:
     """What precedes the first answer of the first held-out conversation (of any, if none is held out)."""
     for row in [*(row for row in read if held_out(row, percent)), *read]:
         messages = row.get("messages")
-        roles = [message.get("role") for message in messages] if isinstance(messages, list) else []
+        if not isinstance(messages, list):
+            continue
+        roles = [message.get("role") for message in messages]
         if "assistant" in roles[1:]:
             return tuple(messages[: roles.index("assistant")])
     return ()
