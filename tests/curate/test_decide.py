@@ -45,7 +45,8 @@ def test_the_first_broken_rule_is_the_reason() -> None:
 def test_thresholds_are_the_recipes() -> None:
     lax = Curate.model_validate({
         "gopher": {
-            "min_words": 2, "min_stop_words": 0, "min_alpha_words": 0.5, "max_top_ngrams": {}, "max_duplicate_ngrams": {},
+            "min_words": 2, "min_stop_words": 0, "min_alpha_words": 0.5,
+            "max_top_ngrams": {}, "max_duplicate_ngrams": {},
         },
         "c4": {"min_sentences": 1, "curly_bracket": False},
         "fineweb": {"max_short_lines": 1, "min_punctuated_lines": 0},
