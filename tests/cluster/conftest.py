@@ -168,7 +168,8 @@ def cluster() -> Iterator[LocalCluster]:
              f"--ray-client-server-port={free_port()}", f"--temp-dir={directory}/ray",
              f"--autoscaling-config={directory}/local.yaml", "--object-store-memory=200000000"],
             environment,
-            lambda: answers(f"{local.address}/api/version", local.headers),
+            # The dashboard answers a moment before it knows of the head.
+            lambda: answers(f"{local.address}/api/version", local.headers) and bool(local.nodes()),
         )  # fmt: skip
         yield local
     finally:
