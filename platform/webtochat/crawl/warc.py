@@ -149,11 +149,14 @@ def records(source: Readable, max_bytes: int, skipped: Counter[str] | None = Non
     by type."""
     stream = _Stream(source)
     skipped = Counter() if skipped is None else skipped
-    stream.fill(3)
-    found = (
-        _gzipped(stream, max_bytes, skipped) if stream.buffer[:2] == GZIP[:2] else _plain(stream, max_bytes, skipped)
-    )
-    yield from _merged(found)
+    stream.fill(CHUNK)
+    read = _gzipped if _is_gzipped(stream.buffer) else _plain
+    yield from _merged(read(stream, max_bytes, skipped))
+
+
+def _is_gzipped(start: bytes) -> bool:
+    """By the first bytes; where those are damaged, by what the first 64 KiB hold."""
+    return start[:2] == GZIP[:2] or (GZIP in start and not _HEADER_START.search(start))
 
 
 def _merged(found: Iterator[Record | Damage]) -> Iterator[Record | Damage]:
@@ -181,9 +184,11 @@ def _gzipped(stream: _Stream, max_bytes: int, skipped: Counter[str]) -> Iterator
         member = _Member(stream)
         inside = _Stream(member)
         reason = None
+        found = 0  # in this member, whose records stand at one place of the file: counted on to tell them apart
         try:
-            for number, each in enumerate(_plain(inside, max_bytes, skipped, whole_member=True)):
-                each.offset = offset + number
+            for each in _plain(inside, max_bytes, skipped, whole_member=True):
+                each.offset = offset + found
+                found += 1
                 yield each
             if not member.finished:  # a record was given up: what is left of its member is not worth inflating
                 reason = "abandoned"
@@ -193,7 +198,7 @@ def _gzipped(stream: _Stream, max_bytes: int, skipped: Counter[str]) -> Iterator
             reason = "bad_gzip"
         if reason is not None:
             if reason != "abandoned":
-                yield Damage(offset, reason)
+                yield Damage(offset + found, reason)
             member.abandon()
             _seek_member(stream, magic, offset)
 
