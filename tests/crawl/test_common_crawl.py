@@ -17,7 +17,7 @@ import pytest
 from webtochat import storage
 from webtochat.crawl import common_crawl, fetch
 from webtochat.crawl.fetch import HttpReader
-from webtochat.crawl.stream import open_stream
+from webtochat.crawl.stream import StoreReader, open_stream
 from webtochat.errors import MachineError, UserError
 from webtochat.recipe import Crawl
 
@@ -187,3 +187,53 @@ def test_the_same_crawl_in_a_bucket(server: str, bucket: str) -> None:
         assert source.read(len(FILES[PATHS[0]]) + 1) == FILES[PATHS[0]]
     with pytest.raises(UserError, match="no crawl CC-MAIN-1999-01"):
         common_crawl.listing(section(bucket, crawl_id="CC-MAIN-1999-01", max_files=1), lambda *_: None)
+
+
+class Busy(http.server.BaseHTTPRequestHandler):
+    """A store of one object, with an error that its own client does not try again after (that it does after a 503)."""
+
+    protocol_version = "HTTP/1.1"
+    body = bytes(range(256)) * 80_000  # three pieces
+    refused: ClassVar[int] = 0
+    asked: ClassVar[int] = 0
+
+    def do_HEAD(self) -> None:
+        self.answer(200, b"", len(self.body))
+
+    def do_GET(self) -> None:
+        if Busy.refused > 0:
+            Busy.refused -= 1
+            return self.answer(400, b"<Error><Code>Tired</Code><Message>later</Message></Error>")
+        Busy.asked += 1
+        first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+        piece = self.body[int(first) : int(last) + 1]
+        self.answer(206, piece)
+
+    def answer(self, status: int, body: bytes, length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_a_busy_store_is_asked_again_and_in_large_pieces(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="nothing at"):
+        StoreReader(f"{bucket}/none.warc.gz").read(10)
+    serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy)
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{serving.server_address[1]}")
+    waits: list[float] = []
+    Busy.refused, Busy.asked = 3, 0
+    reader = StoreReader("s3://another-bucket/file.warc.gz", sleep=waits.append)
+    whole = b"".join(iter(lambda: reader.read(65_536), b""))
+    reader.close()
+    assert whole == Busy.body and Busy.asked <= 4 and len(waits) == 3
+    Busy.refused = 10_000
+    reader = StoreReader("s3://another-bucket/file.warc.gz", sleep=waits.append)
+    with pytest.raises(MachineError, match="8 times over"):
+        reader.read(10)
+    serving.shutdown()
+    serving.server_close()

@@ -39,6 +39,9 @@ PAGES = {
 }
 
 
+STRANGE = b'<a href="/secret/x">no</a> <a href="/a">yes</a>'
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: ClassVar[list[tuple[str, str]]] = []
@@ -47,6 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         Handler.asked.append((self.headers["Host"], self.path))
         if self.path.startswith("/long/"):
             time.sleep(0.02)
+        if self.headers["Host"] == "strange.example":
+            return self.strange()
         status, headers, body = 200, {"Content-Type": "text/html"}, PAGES.get(self.path, "")
         if self.path == "/robots.txt":
             headers, body = {"Content-Type": "text/plain"}, "User-agent: *\nDisallow: /secret/\n"
@@ -66,6 +71,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
+
+    def strange(self) -> None:
+        body = gzip.compress(STRANGE) if self.path == "/" else b"the end"
+        kind = b"text/html\r\nContent-Encoding: gzip" if self.path == "/" else b"text/html"
+        if self.path == "/robots.txt":
+            body, kind = b"\xef\xbb\xbfUser-agent: *\nDisallow: /secret/\n", b"text/plain"
+        self.wfile.write(
+            b"HTTP/1.1 200 Gr\xfc\xdfe\r\nX-Name: caf\xe9 \xc3\xbc\r\nX-Long: a\r\n b\r\nContent-Type: "
+            + kind + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )  # fmt: skip
 
     def cut(self) -> None:
         """Tells of more than it sends."""
@@ -135,6 +150,18 @@ def test_a_busy_page_is_asked_for_again_and_a_cut_one_is_an_error(address: str, 
     }  # fmt: skip
     assert [target for _, target in Handler.asked].count("/busy") == 3  # then it is no more there: 404
     assert urls(tmp_path / "x")[:2] == ["http://one.example/busy", "http://one.example/b"]
+
+
+def test_strange_servers_are_captured(address: str, tmp_path: Path) -> None:
+    """A byte order mark before robots.txt, bodies packed unasked, bytes beyond ASCII in the answer's first lines."""
+    Handler.asked.clear()
+    section = site(address, "strange.example")
+    captured = capture_host(section.start, section, str(tmp_path / "x"))
+    assert captured.counts == {"pages": 2, "status.200": 2, "robots": 1}
+    with open(tmp_path / "x", "rb") as source:
+        found = [each for each in records(source, 1_000_000) if isinstance(each, Record)]
+    assert [(each.url[-1], each.status, each.problem) for each in found] == [("/", 200, None), ("a", 200, None)]
+    assert found[0].body == STRANGE
 
 
 def test_a_redirect_to_another_host_is_recorded_and_told(address: str, tmp_path: Path) -> None:
@@ -223,10 +250,12 @@ def test_the_stage_captures_hosts_and_goes_on_after_a_kill(address: str, quiet: 
     assert {host for host, _ in Handler.asked} == {"two.example"}
 
 
-def test_no_host_at_all_is_the_user_s_mistake(quiet: Path) -> None:
-    settings = Site(start=["http://gone.example/"], resolve={"gone.example": "127.0.0.1:1"})
+def test_no_host_at_all_is_the_user_s_mistake_and_is_asked_again(address: str, quiet: Path) -> None:
+    settings = Site(start=["http://gone.example/"], resolve={"gone.example": "127.0.0.1:1"}, requests_per_second=1000)
     with pytest.raises(UserError, match="no host could be captured"):
         crawl(run_of(quiet, source="site", site={"start": settings.start}), settings)
+    settings.resolve["gone.example"] = address  # mended
+    assert crawl(run_of(quiet, source="site", site={"start": settings.start}), settings).manifest.counts["pages"] == 6
 
 
 def test_outside_files_are_listed_or_copied(quiet: Path) -> None:

@@ -25,7 +25,7 @@ TIMEOUT = (10, 60)
 def pause(attempt: int, retry_after: str | None) -> float:
     """Seconds to wait: what the server asks for, in seconds or as a date (at most two minutes), else 1, 2, 4 … 60 with
     jitter."""
-    if retry_after and retry_after.strip().isdigit():
+    if retry_after and retry_after.strip().isdecimal():
         return min(120.0, float(retry_after))
     if retry_after:
         try:

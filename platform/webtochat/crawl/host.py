@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from webtochat.crawl.decoding import decoded
 from webtochat.crawl.fetch import AGENT, pause
 from webtochat.recipe import Site
 
@@ -34,6 +35,11 @@ class Answer:
 
     def header(self, name: str) -> str:
         return next((value for key, value in self.headers if key.lower() == name), "")
+
+    def text(self) -> bytes:
+        """The body without a content encoding, which nobody asked for and some servers apply all the same."""
+        encoding = {"content-encoding": self.header("content-encoding")}
+        return decoded(self.body, encoding, max(10 * len(self.body), 1 << 20))[0]
 
 
 class Host:

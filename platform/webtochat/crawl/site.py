@@ -123,7 +123,8 @@ def robots(host: Host, start: str, captured: Captured) -> list[str]:
     if answer.status >= 500 or answer.status == 429:
         captured.counts["error.robots"] += 1
         return NOTHING_ALLOWED
-    return answer.body.decode("utf-8", "replace").splitlines() if answer.status == 200 else ALL_ALLOWED
+    # With a byte order mark in its first line, the parser would not see whom the rules are for.
+    return answer.text().decode("utf-8-sig", "replace").splitlines() if answer.status == 200 else ALL_ALLOWED
 
 
 def normal(url: str) -> str:
@@ -139,15 +140,16 @@ def normal(url: str) -> str:
 
 def links(url: str, answer: Answer) -> Iterator[str]:
     """http(s) addresses that a page or redirect points to, in the order in which they stand."""
+    body = answer.text()
     if 300 <= answer.status < 400:
         # http.client reads headers as Latin-1; what browsers take there is UTF-8.
         targets = [answer.header("location").encode("latin-1", "replace").decode("utf-8", "replace").strip()]
     elif "html" in answer.header("content-type").lower():
-        found = (next((each for each in match if each), b"") for match in LINK.findall(answer.body))
+        found = (next((each for each in match if each), b"") for match in LINK.findall(body))
         targets = [unescape(each.decode("utf-8", "replace")).strip() for each in found]
     else:
         return
-    base = BASE.search(answer.body, 0, 1 << 16) if answer.status < 300 else None
+    base = BASE.search(body, 0, 1 << 16) if answer.status < 300 else None
     if base:
         try:
             url = urljoin(url, unescape(base[1].decode("utf-8", "replace")))
@@ -175,9 +177,10 @@ def write_response(writer: WARCWriter, url: str, answer: Answer) -> None:
     """A response record as the server sent it, but for transfer encoding, which the client has undone, and the time of
     the answer."""
     headers = [(key, value) for key, value in answer.headers if key.lower() not in ("transfer-encoding", "date")]
+    reason = answer.reason.encode("ascii", "replace").decode()  # warcio writes no other
     record = writer.create_warc_record(
         url, "response", payload=io.BytesIO(answer.body), length=len(answer.body),
-        http_headers=StatusAndHeaders(f"{answer.status} {answer.reason}", headers, protocol="HTTP/1.1"),
+        http_headers=StatusAndHeaders(f"{answer.status} {reason}", headers, protocol="HTTP/1.1"),
         warc_headers_dict={"WARC-Record-ID": record_id(url, answer.body), "WARC-Date": date_of(answer)},
     )  # fmt: skip
     if answer.truncated:

@@ -160,7 +160,8 @@ def _say_failure(stage: Stage, captured: Captured, failed: Counter[str]) -> None
 def _capture_to(
     stage: Stage, start: list[str], site: Site, tell: Callable[[], None], stop: threading.Event
 ) -> Captured:
-    """Captures one host, unless a killed run left it whole; its counts stand beside it."""
+    """Captures one host, unless a killed run left it whole; its counts stand beside it. One of which nothing could be
+    had is asked again by the next run."""
     host = urlsplit(normal(start[0])).netloc
     name = re.sub(r"[^\w.-]", "_", host)
     told, target = stage.scratch("hosts", f"{name}.json"), stage.path("warc", f"{name}.warc.gz")
@@ -171,6 +172,7 @@ def _capture_to(
         captured = capture_host(start, site, local, tell, stop)
     if not captured.counts["pages"]:
         storage.delete(target)
+        return captured
     kept = {"counts": captured.counts, "elsewhere": captured.elsewhere}
     storage.write_bytes(told, json.dumps(kept).encode())
     return captured

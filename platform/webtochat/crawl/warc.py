@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import brotli
+from webtochat.crawl.decoding import decoded
 
 CHUNK = 1 << 16
 HEADER_LIMIT = 1 << 16
 GZIP = b"\x1f\x8b\x08"
 INFLATE_LIMIT = 8
-"""A record or body is inflated to at most this many times `max_bytes` before the rest of it is given up."""
+"""A record or body is inflated to at most this many times `max_bytes` before the rest of it is given up. Bytes are read
+again, after a wrong length, at most about so many times too."""
+DAMAGE_LIMIT = 1000
+"""After so many damaged places in a row a gzip member is given up: it is made to cost time."""
+HELD = 1 << 20
+"""Compressed bytes of a member that are held, to look for the next member in them if this one is corrupt."""
 
 
 class Readable(Protocol):
@@ -81,16 +86,14 @@ class _Stream:
         self.offset += len(taken)
         return taken
 
+    def give_back(self, taken: bytes) -> None:
+        """Undoes a `take`."""
+        self.buffer = taken + self.buffer
+        self.offset -= len(taken)
+
     def read(self, size: int) -> bytes:
         self.fill(size)
         return self.take(size)
-
-    def skip(self, size: int) -> None:
-        while size > 0:
-            gone = len(self.read(min(size, CHUNK)))
-            if not gone:
-                raise _Ended
-            size -= gone
 
     def seek_to(self, pattern: re.Pattern[bytes], overlap: int) -> bool:
         """Drops bytes up to the next match; False if there is none."""
@@ -113,35 +116,36 @@ class _Member:
         self._stream = stream
         self._inflater = zlib.decompressobj(wbits=31)
         self.finished = False
-        self._broken = False
+        self._taken: deque[bytes] = deque()
+        self._held = 0
 
     def read(self, size: int) -> bytes:
         while not self.finished:
-            if not self._inflater.unconsumed_tail and not self._stream.fill(1):
-                raise _Ended
-            given = self._inflater.unconsumed_tail or self._stream.take(len(self._stream.buffer))
-            try:
-                piece = self._inflater.decompress(given, size)
-            except zlib.error:
-                # Back to the stream: the next member may begin in what the inflater has swallowed.
-                self._stream.buffer = given + self._stream.buffer
-                self._stream.offset -= len(given)
-                self._broken = True
-                raise
+            given = self._inflater.unconsumed_tail or self._take()
+            piece = self._inflater.decompress(given, size)
             if self._inflater.eof:
                 self.finished = True
-                unused = self._inflater.unused_data
-                self._stream.buffer = unused + self._stream.buffer
-                self._stream.offset -= len(unused)
+                self._stream.give_back(self._inflater.unused_data)
             if piece:
                 return piece
         return b""
 
-    def abandon(self) -> None:
-        """Gives back the compressed bytes that were not inflated, so that the search for the next member sees them."""
-        tail = b"" if self._broken else self._inflater.unconsumed_tail
-        self._stream.buffer = tail + self._stream.buffer
-        self._stream.offset -= len(tail)
+    def _take(self) -> bytes:
+        if not self._stream.fill(1):
+            raise _Ended
+        given = self._stream.take(len(self._stream.buffer))
+        self._taken.append(given)
+        self._held += len(given)
+        while self._held - len(self._taken[0]) >= HELD:
+            self._held -= len(self._taken.popleft())
+        return given
+
+    def abandon(self, corrupt: bool) -> int:
+        """Gives back compressed bytes, so that the search for the next member sees them: what was not inflated, or all
+        that is held of a corrupt member, whose inflater may have run on into the next one. Returns how many."""
+        given = b"".join(self._taken) if corrupt else self._inflater.unconsumed_tail
+        self._stream.give_back(given)
+        return len(given)
 
 
 def records(source: Readable, max_bytes: int, skipped: Counter[str] | None = None) -> Iterator[Record | Damage]:
@@ -151,7 +155,7 @@ def records(source: Readable, max_bytes: int, skipped: Counter[str] | None = Non
     skipped = Counter() if skipped is None else skipped
     stream.fill(CHUNK)
     read = _gzipped if _is_gzipped(stream.buffer) else _plain
-    yield from _merged(read(stream, max_bytes, skipped))
+    yield from _merged(read(stream, max_bytes, skipped), skipped)
 
 
 def _is_gzipped(start: bytes) -> bool:
@@ -159,27 +163,25 @@ def _is_gzipped(start: bytes) -> bool:
     return start[:2] == GZIP[:2] or (GZIP in start and not _HEADER_START.search(start))
 
 
-def _merged(found: Iterator[Record | Damage]) -> Iterator[Record | Damage]:
-    """Neighbouring damage of one kind is one region."""
-    last: Damage | None = None
+def _merged(found: Iterator[Record | Damage], skipped: Counter[str]) -> Iterator[Record | Damage]:
+    """Damage of one kind is one region, as long as no whole record, of whatever type, stands between."""
+    last: str | None = None
+    passed = 0
     for each in found:
-        if isinstance(each, Damage):
-            if last is not None and last.reason == each.reason:
-                continue
-            last = each
-        else:
-            last = None
-        yield each
+        reason = each.reason if isinstance(each, Damage) else None
+        if reason is None or reason != last or skipped.total() != passed:
+            yield each
+        last, passed = reason, skipped.total()
 
 
 def _gzipped(stream: _Stream, max_bytes: int, skipped: Counter[str]) -> Iterator[Record | Damage]:
-    magic = re.compile(re.escape(GZIP))
+    reread = 0
     while stream.fill(1):
         offset = stream.offset
         if not stream.buffer.startswith(GZIP) and stream.fill(3) and not stream.buffer.startswith(GZIP):
             if stream.buffer.strip(b"\0\r\n"):
                 yield Damage(offset, "bad_gzip")
-            stream.seek_to(magic, 2)
+            stream.seek_to(_MAGIC, 2)
             continue
         member = _Member(stream)
         inside = _Stream(member)
@@ -199,75 +201,96 @@ def _gzipped(stream: _Stream, max_bytes: int, skipped: Counter[str]) -> Iterator
         if reason is not None:
             if reason != "abandoned":
                 yield Damage(offset + found, reason)
-            member.abandon()
-            _seek_member(stream, magic, offset)
+            corrupt = reason != "abandoned" and reread <= INFLATE_LIMIT * (stream.offset + HELD)
+            reread += member.abandon(corrupt)
+            _seek_member(stream, offset)
 
 
-def _seek_member(stream: _Stream, magic: re.Pattern[bytes], after: int) -> None:
+def _seek_member(stream: _Stream, after: int) -> None:
     """Moves to the next place that inflates to something like a record's header. The bytes of a gzip magic occur in
     compressed data about once in 16 MB."""
-    if stream.offset == after and stream.fill(1):
-        stream.take(1)
-    while stream.seek_to(magic, 2):
-        stream.fill(1 << 12)
-        try:
-            head = zlib.decompressobj(wbits=31).decompress(stream.buffer[: 1 << 12], 64)
-        except zlib.error:
-            head = b""
-        if head.startswith(b"WARC/"):
+    start = 1 if stream.offset == after else 0
+    while True:
+        stream.fill(CHUNK)
+        searched = len(stream.buffer) - (0 if stream.ended else HEAD)
+        for found in _MAGIC.finditer(stream.buffer, start, max(start, searched) + len(GZIP) - 1):
+            try:
+                head = zlib.decompressobj(wbits=31).decompress(stream.buffer[found.start() : found.start() + HEAD], 64)
+            except zlib.error:
+                continue
+            if head.startswith(b"WARC/"):
+                stream.take(found.start())
+                return
+        stream.take(searched)
+        start = 0
+        if stream.ended:
             return
-        stream.take(1)
 
 
+_MAGIC = re.compile(re.escape(GZIP))
+HEAD = 1 << 12
 _HEADER_START = re.compile(rb"WARC/[01]\.\d+\r?\n")
+_NEXT_HEADER = re.compile(rb"WARC/[01]\.\d+\r?\n(?i:WARC|Content)-")
+"""Where a block may be in the way, whose text may speak of WARC: a stricter sign."""
+_NEXT_RECORD = re.compile(rb"\r?\n\r?\n" + _NEXT_HEADER.pattern)
+OVERLAP = 32
+"""More than any of these matches."""
 
 
 def _plain(
     stream: _Stream, max_bytes: int, skipped: Counter[str], whole_member: bool = False
 ) -> Iterator[Record | Damage]:
     """Records of an uncompressed stream. In a gzip member the end of the stream is the end of the record's space, and
-    errors of the member itself rise."""
+    errors of the member itself rise. Returns early where the rest of a member is not worth inflating."""
+    first = True  # a member's first record is most often its only one
+    damaged = reread = 0
     while True:
         while stream.fill(1) and stream.buffer[:1] in b"\r\n":
-            stream.take(1)
-        if not stream.buffer:
+            stream.take(len(stream.buffer) - len(stream.buffer.lstrip(b"\r\n")))
+        if not stream.buffer or (whole_member and damaged > DAMAGE_LIMIT):
             return
         offset = stream.offset
         stream.fill(16)
+        damaged += 1  # until it turns out to be whole
         if not _HEADER_START.match(stream.buffer):
             yield Damage(offset, "not_warc")
-            if not stream.seek_to(_HEADER_START, 12):
+            if not stream.seek_to(_HEADER_START, OVERLAP):
                 return
             continue
         try:
             header = _header(stream)
-            if header is None or not header.get("content-length", "").isdigit():
-                yield Damage(offset, "bad_header")
-                stream.read(1)  # else the search would find this header again
-                if not stream.seek_to(_HEADER_START, 12):
-                    return
-                continue
-            length = int(header["content-length"])
-            kept = min(length, max_bytes + HEADER_LIMIT)
-            block = stream.read(kept)
-            if len(block) < kept:
-                raise _Ended
-            if whole_member and length - kept > INFLATE_LIMIT * max_bytes:
-                yield _response(offset, header, block, max_bytes, cut=True) or Damage(offset, "too_large")
-                return
-            stream.skip(length - kept)
         except _Ended:
             if whole_member and not getattr(stream._source, "finished", True):
                 raise
-            yield Damage(offset, "truncated" if not whole_member else "wrong_length")
+            yield Damage(offset, "wrong_length" if whole_member else "truncated")
             return
-        stream.fill(4)
-        rest = stream.buffer[:4]
-        if rest.strip(b"\r\n") and not _HEADER_START.match(stream.buffer):
-            yield Damage(offset, "wrong_length")
-            if not stream.seek_to(_HEADER_START, 12):
+        if header is None or not header.get("content-length", "").isdecimal():
+            yield Damage(offset, "bad_header")
+            if header is None:
+                stream.take(HEADER_LIMIT)  # no empty line follows within twice that, so no header ends from here
+            if not stream.seek_to(_HEADER_START, OVERLAP):
                 return
             continue
+        # More digits than any file's size have, and than Python turns into a number.
+        length = int(header["content-length"][:18])
+        kept = min(length, max_bytes + HEADER_LIMIT)
+        block = stream.read(kept)
+        if len(block) == kept < length and whole_member and first and length - kept > INFLATE_LIMIT * max_bytes:
+            yield _response(offset, header, block, max_bytes, cut=True) or Damage(offset, "too_large")
+            return
+        short = len(block) < kept
+        alone, first = whole_member and first, False
+        if short or not _skipped(stream, length - kept, block, alone) or not _at_end(stream):
+            ended = stream.ended and not stream.buffer
+            if (short or length == kept) and reread + len(block) <= INFLATE_LIMIT * (stream.offset + max_bytes):
+                reread += len(block)  # the records that a wrong length made part of this one are read after all
+                stream.give_back(block)
+            more = stream.seek_to(_NEXT_HEADER, OVERLAP)
+            yield Damage(offset, "truncated" if ended and not more and not whole_member else "wrong_length")
+            if not more:
+                return
+            continue
+        damaged = 0
         kind = header.get("warc-type", "").lower()
         if kind == "response":
             found = _response(offset, header, block, max_bytes, cut=length > kept)
@@ -276,6 +299,38 @@ def _plain(
                 continue
             kind = "response_not_http"
         skipped[kind or "untyped"] += 1
+
+
+def _skipped(stream: _Stream, size: int, block: bytes, alone: bool) -> bool:
+    """Passes over what is not kept of a record's block, up to its declared end. False where the file ends before or,
+    unless the record is `alone` in its member, where another record begins: then the declared length is wrong, and the
+    stream stands near that record."""
+    if size <= 0:
+        return True
+    if not alone:
+        found = _NEXT_RECORD.search(block)
+        again = block[found.start() :] if found else block[-OVERLAP:]
+        stream.give_back(again)
+        size += len(again)
+    while size > 0:
+        stream.fill(min(size, CHUNK))
+        if not stream.buffer:
+            return False
+        if not alone and _NEXT_RECORD.search(stream.buffer[:size]):
+            return False
+        # What may be the beginning of a match stays, while there is more to come.
+        step = min(size, len(stream.buffer))
+        if step < size and step > OVERLAP and not alone:
+            step -= OVERLAP
+        stream.take(step)
+        size -= step
+    return True
+
+
+def _at_end(stream: _Stream) -> bool:
+    """Whether the stream stands where a record may end."""
+    stream.fill(16)
+    return not stream.buffer[:4].strip(b"\r\n") or _HEADER_START.match(stream.buffer) is not None
 
 
 def _header(stream: _Stream) -> dict[str, str] | None:
@@ -329,59 +384,3 @@ def _response(offset: int, header: dict[str, str], block: bytes, max_bytes: int,
         return record
     record.body, record.problem = decoded(body, fields, max_bytes)
     return record
-
-
-def decoded(body: bytes, fields: dict[str, str], max_bytes: int) -> tuple[bytes, str | None]:
-    """A body without its transfer and content encodings. Crawlers often store it decoded under its old headers: what
-    does not look encoded is taken as it is."""
-    if "chunked" in fields.get("transfer-encoding", "").lower():
-        body = _dechunked(body)
-    for encoding in reversed(fields.get("content-encoding", "").lower().replace(" ", "").split(",")):
-        try:
-            if encoding in ("gzip", "x-gzip") and body.startswith(GZIP[:2]):
-                body = _inflated(body, 31, max_bytes)
-            elif encoding == "deflate":
-                body = _inflated(body, 15 if body[:1] == b"\x78" else -15, max_bytes)
-            elif encoding == "br" and b"<" not in body[:64]:
-                body = _unbrotlied(body, max_bytes)
-        except (zlib.error, brotli.error):
-            looks_plain = b"<" in body[:256]
-            if not looks_plain:
-                return b"", "bad_encoding"
-        if len(body) > max_bytes:
-            return body[:max_bytes], "too_large"
-    return body, None
-
-
-def _dechunked(body: bytes) -> bytes:
-    parts: list[bytes] = []
-    position = 0
-    while True:
-        line_end = body.find(b"\r\n", position, position + 64)
-        size = re.match(rb"[0-9a-fA-F]+", body[position:line_end]) if line_end > 0 else None
-        if size is None:
-            # Not chunked after all, or damaged: what was read so far, else the whole as it is.
-            return b"".join(parts) if parts else body
-        length = int(size[0], 16)
-        if length == 0:
-            return b"".join(parts)
-        parts.append(body[line_end + 2 : line_end + 2 + length])
-        position = line_end + 2 + length + 2
-        if position >= len(body):
-            return b"".join(parts)
-
-
-def _inflated(body: bytes, wbits: int, max_bytes: int) -> bytes:
-    """At most one byte more than `max_bytes`: a bomb is not inflated to find how large it is."""
-    return zlib.decompressobj(wbits=wbits).decompress(body, max_bytes + 1)
-
-
-def _unbrotlied(body: bytes, max_bytes: int) -> bytes:
-    decoder, parts, size = brotli.Decompressor(), [], 0
-    piece = decoder.process(body, output_buffer_limit=CHUNK)
-    while True:
-        parts.append(piece)
-        size += len(piece)
-        if size > max_bytes or decoder.is_finished() or decoder.can_accept_more_data():
-            return b"".join(parts)[: max_bytes + 1]
-        piece = decoder.process(b"", output_buffer_limit=CHUNK)
