@@ -120,9 +120,6 @@ def train_trial(config: dict[str, Any]) -> None:
 
 def sweep(run: Run, recipe_path: str, plain: list[str], trials: list[Trial], concurrent: int | None) -> Table:
     """Runs the trials that are not committed yet. Raises UserError where none comes to its end."""
-    from ray import tune
-    from ray.util.queue import Queue
-
     inputs, directory = absolute(run.directory), absolute(storage.join(run.directory, "sweep"))
     for stage in ("tokenizer", "tokens"):
         run.open(stage)
@@ -133,24 +130,52 @@ def sweep(run: Run, recipe_path: str, plain: list[str], trials: list[Trial], con
         for trial in trials
     ]
     parent = parent_run(run, directory, trials)
+    ending = "FAILED"
+    try:
+        due = [each for each in recipes if not committed(run, each, inputs)]
+        failed = tuned(run, due, inputs, parent, concurrent or at_once(run)) if due else {}
+        shown = result(trials, recipes, failed)
+        parent.text(as_text(shown), "table.txt")
+        ending = "FINISHED"
+        return shown
+    finally:
+        parent.end(ending)
+
+
+def result(trials: list[Trial], recipes: list[Recipe], failed: dict[str, str]) -> Table:
+    made = {each.name: artifact.find(storage.join(each.workspace, each.name, "pretrain")) for each in recipes}
+    if not any(made.values()):
+        raise UserError("no trial came to its end: " + next(iter(failed.values()), "see the log"))
+    return table(trials, made, failed)
+
+
+def committed(run: Run, trial: Recipe, inputs: str) -> bool:
+    """Whether a trial is done. Raises UserError if it was done with other settings."""
+    if artifact.find(storage.join(trial.workspace, trial.name, "pretrain")) is None:
+        return False
+    from webtochat.train.stage import pretrain
+
+    pretrain(TrialRun(trial, inputs, None))  # which finds the same identity, or raises
+    run.screen.say(f"  {trial.name}: reused")
+    return True
+
+
+def tuned(run: Run, due: list[Recipe], inputs: str, parent: StageRun, concurrent: int) -> dict[str, str]:
+    """Has Ray Tune run the trials. Returns why trials failed."""
+    from ray import tune
+    from ray.util.queue import Queue
+
     messages = Queue(actor_options={"num_cpus": 0})
-    space = [{"recipe": each.model_dump(mode="json"), "inputs": inputs, "messages": messages} for each in recipes]
+    space = [{"recipe": each.model_dump(mode="json"), "inputs": inputs, "messages": messages} for each in due]
     with tempfile.TemporaryDirectory(prefix="webtochat-sweep-") as scratch:
         tuner = tune.Tuner(
             # The trial itself only waits: its workers ask for the CPUs and GPUs. (Tune wants something asked for.)
             tune.with_resources(train_trial, {"memory": 1}),
             param_space={"trial": tune.grid_search(space)},
-            tune_config=tune.TuneConfig(max_concurrent_trials=concurrent or at_once(run)),
+            tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
             run_config=tune.RunConfig(storage_path=scratch, name="sweep", verbose=0),
         )
-        failed = watch(run, tuner, messages, parent)
-    made = {each.name: artifact.find(storage.join(directory, each.name, "pretrain")) for each in recipes}
-    if not any(made.values()):
-        raise UserError("no trial came to its end: " + next(iter(failed.values()), "see the log"))
-    shown = table(trials, made, failed)
-    parent.text(as_text(shown), "table.txt")
-    parent.end("FINISHED")
-    return shown
+        return watch(run, tuner, messages, parent)
 
 
 def absolute(path: str) -> str:

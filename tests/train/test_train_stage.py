@@ -231,8 +231,11 @@ def test_a_sweep_trains_each_combination_once(cluster: None, home: Path, tmp_pat
     best = next(each for each in children if each.info.status == "FINISHED")
     assert len(client.get_metric_history(best.info.run_id, "loss")) > 3
     # Again, with the trial that is done: it is reused, and no run is added.
-    again, _ = run_of(recipe)
+    again, shown = run_of(recipe)
     assert cells(sweep(again, str(written), plain, trials[:1], 1)) == first[:1]
+    assert "pretrain.lr=1e-2: reused" in shown.getvalue()
+    with pytest.raises(UserError, match="other settings"):
+        sweep(again, str(written), ["pretrain.seed=7"], trials[:1], 1)
     assert len(client.search_runs([client.get_experiment_by_name("swept").experiment_id])) == len(runs)
 
 

@@ -127,8 +127,8 @@ def train(
     """Trains from `state` to the end of the plan.
 
     `batches(consumed)` gives this rank's share of the step that begins after `consumed` windows, cut for one forward
-    pass each; it is called one step ahead, in a thread. `save` and `evaluate` are called on every rank at the same
-    steps, `evaluate` also before the first one. `log` is called for a line every few seconds, on rank 0 only.
+    pass each. `save` and `evaluate` are called on every rank at the same steps, `evaluate` also before the first one.
+    `log` is called for a line every few seconds, on rank 0 only.
 
     Raises UserError when the loss or the gradient is no longer finite; nothing of that is saved.
     """
@@ -139,46 +139,61 @@ def train(
     model.train()
     meter = Meter(plan, state.step)
     unread: list[tuple[int, Tensor]] = []
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(batches, state.windows)
-        while state.step < plan.steps:
-            began = time.perf_counter()
-            with meter.waiting():
-                share = coming.result()
-            if state.step + 1 < plan.steps:
-                coming = ahead.submit(batches, state.windows + plan.windows_per_step)
-            lr = lr_at(state.step)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            taken = take_step(model, optimizer, share, loss, plan.clip, world)
-            state.step += 1
-            state.windows += plan.windows_per_step
-            state.tokens += plan.tokens_per_step
-            state.seconds += time.perf_counter() - began
-            meter.steps += 1
-            unread.append((state.step, taken))
+    source = shares(batches, plan, state, ahead=next(model.parameters()).is_cuda)
+    while state.step < plan.steps:
+        began = time.perf_counter()
+        with meter.waiting():
+            share = next(source)
+        lr = lr_at(state.step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        taken = take_step(model, optimizer, share, loss, plan.clip, world)
+        state.step += 1
+        state.windows += plan.windows_per_step
+        state.tokens += plan.tokens_per_step
+        state.seconds += time.perf_counter() - began
+        meter.steps += 1
+        unread.append((state.step, taken))
 
-            evaluating = plan.due(plan.evaluate_every, state.step)
-            saving = plan.due(plan.checkpoint_every, state.step)
-            drawing = plan.due(plan.curve_every, state.step)
-            # The same steps on every rank, so that all of them stop together.
-            if drawing or evaluating or saving:
-                finite(unread)
-                unread.clear()
-            if drawing:
-                value, norm = taken.tolist()
-                state.curve.append({"step": state.step, "loss": value, "norm": norm, "lr": lr})
-            if first and (drawing or evaluating or meter.due()):
-                value, norm = taken.tolist()
-                log(meter.line(state.step, value, norm, lr))
-            if evaluating:
-                with meter.beside():
-                    state.curve.append({"step": state.step, **evaluate(state)})
-                model.train()
-            if saving:
-                with meter.beside():
-                    save(state)
+        evaluating = plan.due(plan.evaluate_every, state.step)
+        saving = plan.due(plan.checkpoint_every, state.step)
+        drawing = plan.due(plan.curve_every, state.step)
+        # The same steps on every rank, so that all of them stop together.
+        if drawing or evaluating or saving:
+            finite(unread)
+            unread.clear()
+        if drawing:
+            value, norm = taken.tolist()
+            state.curve.append({"step": state.step, "loss": value, "norm": norm, "lr": lr})
+        if first and (drawing or evaluating or meter.due()):
+            value, norm = taken.tolist()
+            log(meter.line(state.step, value, norm, lr))
+        if evaluating:
+            with meter.beside():
+                state.curve.append({"step": state.step, **evaluate(state)})
+            model.train()
+        if saving:
+            with meter.beside():
+                save(state)
     return state
+
+
+def shares(
+    batches: Callable[[int], Sequence[Any]], plan: Plan, state: State, ahead: bool
+) -> Iterator[Sequence[Any]]:
+    """This rank's share of each step that is left. `ahead`: the next one is made in a thread meanwhile; not on the CPU,
+    where torch in a second thread would start a second set of OpenMP threads for the same cores."""
+    end = state.windows + (plan.steps - state.step) * plan.windows_per_step
+    starts = range(state.windows, end, plan.windows_per_step)
+    if not ahead:
+        yield from map(batches, starts)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(batches, starts[0])
+        for following in starts[1:]:
+            share, coming = coming.result(), thread.submit(batches, following)
+            yield share
+        yield coming.result()
 
 
 def take_step(
