@@ -161,7 +161,6 @@ class Tokens(Section):
     validation_percent: float = 1.0
     """Of documents, by hash of their id."""
     sequence_length: int = 2048
-    seed: int = 1
 
 
 # model and training --------------------------------------------------------------------------------------------------
