@@ -173,7 +173,7 @@ def compare(options: argparse.Namespace, workspace: str) -> None:
     if options.write:
         from record import record
 
-        sizes = f"--depth {options.depth} --width {options.width}"
+        sizes = f"--depth {options.depth} --width {options.width} --threads {options.threads}"
         record(f"Training speed ({sizes})", f"benchmarks/train.py {sizes} --rounds {options.rounds} --write", told)
 
 

@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from html import unescape
@@ -140,21 +141,20 @@ def normal(url: str) -> str:
 
 def links(url: str, answer: Answer) -> Iterator[str]:
     """http(s) addresses that a page or redirect points to, in the order in which they stand."""
-    body = answer.text()
+    base = None
     if 300 <= answer.status < 400:
         # http.client reads headers as Latin-1; what browsers take there is UTF-8.
         targets = [answer.header("location").encode("latin-1", "replace").decode("utf-8", "replace").strip()]
     elif "html" in answer.header("content-type").lower():
+        body = answer.text()
+        base = BASE.search(body, 0, 1 << 16) if answer.status < 300 else None
         found = (next((each for each in match if each), b"") for match in LINK.findall(body))
         targets = [unescape(each.decode("utf-8", "replace")).strip() for each in found]
     else:
         return
-    base = BASE.search(body, 0, 1 << 16) if answer.status < 300 else None
     if base:
-        try:
+        with suppress(ValueError):  # as if it were not there
             url = urljoin(url, unescape(base[1].decode("utf-8", "replace")))
-        except ValueError:  # as if it were not there
-            base = None
     for target in targets:
         if not target:
             continue
