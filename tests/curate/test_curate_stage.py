@@ -40,7 +40,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory):
 
 
 def prose(topic: str) -> str:
-    """Twelve sentences about something; no two topics share one."""
+    """Six sentences about something: of no two topics alike, but some of them near duplicates."""
     lines = [
         f"The {topic} of our town is older than anybody can say, and it has a name of its own.",
         f"In the morning the people go to the {topic} with bread, cheese and a bottle of water.",
@@ -87,7 +87,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_is_kept_or_removed_with_a_reason(pages: Path, tmp_path: Path) -> None:
-    run = run_of(tmp_path, f"{pages}/*.warc.gz")
+    run = run_of(tmp_path, f"{pages}/*.warc.gz", curate={"near_duplicates": None})
     crawl(run)
     measured, curated = measure(run), curate(run)
     counts = curated.manifest.counts
@@ -149,14 +149,42 @@ def test_bad_input_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
     member = gzip.compress(b"noise" * 1000)
     (tmp_path / "b.warc.gz").write_bytes(warc(good[:1])[:-40] + b"\1" * 40 + member + warc(good[1:2])[:-100])
     (tmp_path / "c.warc.gz").write_bytes(b"")
-    run = run_of(tmp_path / "runs", f"{tmp_path}/*.warc.gz", measure={"max_page_bytes": 5_000_000})
+    run = run_of(tmp_path / "runs", f"{tmp_path}/*.warc.gz", measure={"max_page_bytes": 5_000_000, "page_seconds": 2},
+                 curate={"near_duplicates": None})  # fmt: skip
     crawl(run)
     measure(run)
     curated = curate(run)
     removed = curated.manifest.counts["removed"]
-    assert removed["extract.too_deep"] == removed["read.too_large"] == removed["extract.unknown_charset"] == 1
+    assert removed["extract.timeout"] == removed["read.too_large"] == removed["extract.unknown_charset"] == 1
     assert removed["extract.empty"] == 1 and curated.manifest.counts["kept"] == 6
-    assert removed["read.bad_gzip"] + removed.get("read.truncated", 0) + removed.get("read.not_warc", 0) >= 2
+    assert sum(removed.get(f"read.{reason}", 0) for reason in ("bad_gzip", "truncated", "not_warc")) >= 1
+
+
+def test_near_duplicates_of_this_run_and_of_earlier_ones(tmp_path: Path) -> None:
+    changed = (
+        html("mill").replace(b"cheese", b"butter").replace(b"council laughed", b"council (a.b@c.example.org) laughed")
+    )
+    for number, page in enumerate([html("mill"), changed, html("boat")]):
+        (tmp_path / f"{number}.warc.gz").write_bytes(warc([(f"http://{number}.example/", page, "text/html")]))
+    joint = run_of(tmp_path / "joint", f"{tmp_path}/*.warc.gz")
+    first, later = (
+        run_of(tmp_path / "first", f"{tmp_path}/1*"),
+        run_of(
+            tmp_path / "later", f"{tmp_path}/*.warc.gz", curate={"earlier": [str(tmp_path / "first" / "r" / "curate")]}
+        ),
+    )
+    for run in (joint, first, later):
+        crawl(run)
+        measure(run)
+        curate(run)
+    assert [row["url"] for row in rows(joint.open("curate"), "kept/")] == ["http://0.example/", "http://2.example/"]
+    assert [row["url"] for row in rows(later.open("curate"), "kept/")] == ["http://2.example/"]
+    assert later.open("curate").manifest.counts["removed"] == {
+        "duplicates.exact_duplicate": 1, "duplicates.near_duplicate": 1
+    }  # fmt: skip
+    [kept] = rows(first.open("curate"), "kept/")
+    assert "the whole council (email@example.com) laughed" in kept["text"]
+    assert first.open("curate").manifest.counts["pii"] == {"email": 1}
 
 
 def test_real_pages(tmp_path: Path) -> None:
@@ -164,7 +192,7 @@ def test_real_pages(tmp_path: Path) -> None:
     if not path.exists():
         assert not os.environ.get("CI"), f"{path} must be there in CI"
         pytest.skip(f"no {path}")
-    run = run_of(tmp_path, str(path), measure={"language_score": 0.6})
+    run = run_of(tmp_path, str(path), measure={"languages": {"en": 0.6}})
     crawl(run)
     measure(run)
     counts = curate(run).manifest.counts

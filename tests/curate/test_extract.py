@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from webtochat.curate.extract import MAX_DEPTH, ExtractionError, decode, extract
+from webtochat.curate.extract import ExtractionError, decode, extract
 from webtochat.curate.guard import GuardedExtraction, is_plain
 
 ARTICLE = """<html><head><title> The  bread
@@ -25,8 +25,10 @@ def test_the_main_text_stays_in_readable_lines() -> None:
     found = extract(ARTICLE.encode())
     assert found.title == "The bread oven"
     lines = [line.strip() for line in found.text.splitlines() if line.strip()]
-    assert lines[1] == "The old baker built an oven of clay & straw, and the whole village came to see it."
-    assert lines[2].endswith("First he dug the clay.") and lines[3].endswith("Then he cut the straw.")
+    assert lines[-4:] == [
+        "The old baker built an oven of clay & straw, and the whole village came to see it.",
+        "- First he dug the clay.", "- Then he cut the straw.", "Café bread was his gift to the village.",
+    ]  # fmt: skip
     for gone in ("About us", "Copyright", "not text", "color"):
         assert gone not in found.text
 
@@ -74,14 +76,13 @@ def test_a_page_without_text_is_a_reason(html: bytes) -> None:
         extract(html)
 
 
-def test_deep_nesting_is_refused_and_flat_pages_are_not() -> None:
+def test_what_is_nested_or_unclosed_is_read() -> None:
     began = time.process_time()
-    for deep in (b"<div>" * 100_000 + b"x", b"<b><i>" * 5_000 + b"x", b"<table><tr><td>" * 9_000 + b"x"):
-        with pytest.raises(ExtractionError, match="too_deep"):
-            extract(deep)
-    flat = b"<p>A line of text that goes on for a while<br>" * (3 * MAX_DEPTH)
-    script = b'<p>Some text of the page.<script>"' + b"<div>" * 5000 + b'"</script>'
-    assert len(extract(flat).text) > 100_000 and extract(script).text == "Some text of the page."
+    sentence = b"A line of text that goes on for a while, and then for a while more."
+    for markup in (b"<div>" * 5_000 + sentence, b"<b><i>" * 5_000 + sentence, b"<table><tr><td>" * 3_000 + sentence):
+        assert extract(markup).text == sentence.decode()
+    assert len(extract(b"<p>" + sentence + b"<br>" * 3000).text) == len(sentence)
+    assert len(extract((b"<p>" + sentence + b"<br>") * 3000).text) > 200_000
     assert time.process_time() - began < 10
 
 
@@ -94,7 +95,7 @@ def test_any_bytes_are_a_text_or_a_reason(html: bytes) -> None:
     try:
         found = extract(html)
     except ExtractionError as error:
-        assert str(error) in {"unknown_charset", "too_deep", "empty", "unparsable"}
+        assert str(error) in {"unknown_charset", "empty"}
     else:
         assert found.text.strip() and found.text.encode() and "\n" not in found.title
 
@@ -107,5 +108,5 @@ def test_pages_that_take_the_parser_minutes_are_ended() -> None:
             guarded(attributes)
         assert guarded(ARTICLE.encode()) == extract(ARTICLE.encode())
         assert not is_plain(large) and guarded(large, "text/html") == extract(large)  # the next child is a fresh one
-        with pytest.raises(ExtractionError, match="too_deep"):
+        with pytest.raises(ExtractionError, match="timeout"):  # the parser's time grows with the square of the depth
             guarded(b"<div>" * 100_000 + b"x")

@@ -117,28 +117,28 @@ def test_line_rules() -> None:
 
 def test_document_rules_see_the_rewritten_text() -> None:
     text = "Javascript { is } off here. Yes. No. Yes. No.\nLorem Ipsum stands in this line.\nA second line. It has two."
-    values, rewritten = measured(text, Lines())
+    values, rewritten = measured(text, Lines(), None)
     assert rewritten == "Lorem Ipsum stands in this line.\nA second line. It has two."
     assert values["curly_bracket"] == 0 and values["lorem_ipsum"] == 1 and values["sentences"] == 3
 
 
 def test_fineweb_rules() -> None:
     text = "A long line of text that ends with a full stop.\na short one here\nsays “quite so”\na short one here"
-    values = measured(text, Lines())[0]
+    values = measured(text, Lines(), None)[0]
     assert values["punctuated_lines"] == 1 / 4 and values["short_lines"] == 3 / 4
     assert values["duplicate_rewritten_line_characters"] == 16 / len(text.replace("\n", ""))
     assert values["newlines_per_word"] == 3 / len(words_of(text))
-    assert measured(text, Lines(short=10))[0]["short_lines"] == 0
+    assert measured(text, Lines(short=10), None)[0]["short_lines"] == 0
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=400))
 def test_any_text_has_every_measurement(text: str) -> None:
-    values, rewritten = measured(text, Lines())
+    values, rewritten = measured(text, Lines(), ["the"])
     assert tuple(values) == COLUMNS and all(value >= 0 for value in values.values())
     shares = [name for name in COLUMNS if name.startswith("duplicate_") or name.endswith(("_lines", "alpha_words"))]
     assert all(values[name] <= 1 for name in shares if not name.startswith("lines_"))
-    assert measured(text, Lines())[1] == rewritten and rewrite(rewritten, Lines())[0] is not None
+    assert measured(text, Lines(), ["the"])[1] == rewritten and rewrite(rewritten, Lines())[0] is not None
 
 
 def test_prose_repeats_nothing() -> None:

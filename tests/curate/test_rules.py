@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from webtochat.curate.decide import decide
 from webtochat.curate.extract import ExtractionError, extract
 from webtochat.curate.language import identify
 from webtochat.curate.quality import measure
-from webtochat.curate.urls import blocked, blocklist
 from webtochat.errors import UserError
 from webtochat.recipe import Curate
 
@@ -81,14 +78,6 @@ def test_charsets() -> None:
     assert extract(html.encode()).title == "A mill"
 
 
-@pytest.mark.parametrize("tag", ["div", "b", "table><tr><td", "span", "ul><li"])
-def test_a_hundred_thousand_nested_tags_cost_no_time(tag: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(ExtractionError, match="too_deep"):
-        extract(b"<html><body>" + f"<{tag}>".encode() * 100_000 + b"text")
-    assert time.monotonic() - began < 5
-
-
 def test_many_flat_tags_are_no_depth() -> None:
     html = page("".join(f"<p>Sentence number {number} stands on its own here.<br>" for number in range(3000)))
     assert "Sentence number 2999" in extract(html.encode()).text
@@ -106,16 +95,7 @@ def test_extraction_is_pure() -> None:
 
 
 def test_languages() -> None:
-    assert identify(GOOD)[0] == "en" and identify(GOOD)[1] > 0.6
-    assert identify("Die alte Mühle steht am Fluss, und die Leute des Dorfes arbeiten dort seit Jahren.")[0] == "de"
+    assert identify(GOOD)[0][0] == "en" and identify(GOOD)[0][1] > 0.6
+    assert identify("Die alte Mühle steht am Fluss, und die Leute des Dorfes arbeiten dort seit Jahren.")[0][0] == "de"
     with pytest.raises(UserError, match="language_model"):
         identify("text", "/nowhere/lid.bin")
-
-
-def test_hosts_and_the_domains_above_them() -> None:
-    hosts = blocklist(["bad.example", "Ads.other.example"])
-    assert blocked("http://bad.example/x", hosts) and blocked("https://www.bad.example:8080/", hosts)
-    assert blocked("http://ads.other.example/", hosts) and not blocked("http://other.example/", hosts)
-    assert not blocked("http://notbad.example/", hosts) and not blocked("http://[broken/", hosts)
-    with pytest.raises(UserError, match="no file"):
-        blocklist(["/nowhere/hosts.txt"])

@@ -32,11 +32,8 @@ def _model(path: str | None) -> Any:
     return fasttext.load_model(model_path(path))
 
 
-def identify(text: str, model_path: str | None = None) -> tuple[str, float]:
-    """The likeliest language (ISO 639 code) and its probability."""
+def identify(text: str, model_path: str | None = None, count: int = 3) -> list[tuple[str, float]]:
+    """The likeliest languages (ISO 639 codes) and their probabilities, the likeliest first."""
     # `predict` itself fails with numpy 2; this is what it calls. fastText reads one line.
-    found = _model(model_path).f.predict(text.replace("\n", " "), 1, 0.0, "strict")
-    if not found:
-        return "", 0.0
-    score, label = found[0]
-    return label.removeprefix("__label__"), min(1.0, float(score))
+    found = _model(model_path).f.predict(text.replace("\n", " "), count, 0.0, "strict")
+    return [(label.removeprefix("__label__"), min(1.0, float(score))) for score, label in found] or [("", 0.0)]

@@ -13,7 +13,7 @@ from webtochat.crawl.warc import Damage, Record
 from webtochat.curate.extract import Extraction, ExtractionError, extract
 from webtochat.curate.language import identify
 from webtochat.curate.quality import COLUMNS, measured
-from webtochat.curate.urls import blocked
+from webtochat.curate.urls import Blocklists
 from webtochat.recipe import Measure
 
 SCHEMA = pa.schema(
@@ -22,18 +22,19 @@ SCHEMA = pa.schema(
     + [("text", pa.string()), ("rewritten", pa.string())]
     + [("rewritten_hash", pa.binary(16)), ("rewritten_bytes", pa.int64())]
     + [("language", pa.string()), ("language_score", pa.float64()), ("token_count", pa.int64())]
+    + [("languages", pa.list_(pa.string())), ("language_scores", pa.list_(pa.float64()))]
     + [("step", pa.string()), ("reason", pa.string()), ("value", pa.float64()), ("threshold", pa.float64())]
     + [(name, pa.float64()) for name in COLUMNS]
 )
 """`step` to `threshold` are set where a page was stopped before it was measured. `token_count` is null: no tokenizer
-exists yet."""
+exists yet. `languages` are the three likeliest; a measurement that was not made is null."""
 
 Extract = Callable[[bytes, str | None], Extraction]
 HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 
 
 def row_of(
-    found: Record | Damage, file_path: str, section: Measure, hosts: frozenset[str], read: Extract = extract
+    found: Record | Damage, file_path: str, section: Measure, lists: Blocklists, read: Extract = extract
 ) -> dict[str, Any]:
     """The row of a record or damaged region. URL lists and language run before the measurements, as FineWeb's do."""
     if isinstance(found, Damage):
@@ -43,8 +44,8 @@ def row_of(
         "id": found.id or f"record:{file_path}:{found.offset}", "url": found.url, "date": found.date,
         "dump": section.dump, "file_path": file_path, "offset": found.offset, "status": found.status,
     }  # fmt: skip
-    if blocked(found.url, hosts):
-        return row | {"step": "url", "reason": "blocked_host"}
+    if reason := lists.reason(found.url):
+        return row | {"step": "url", "reason": reason}
     if found.problem is not None:
         return row | {"step": "read", "reason": found.problem}
     if found.status != 200:
@@ -68,15 +69,17 @@ def is_html(record: Record) -> bool:
 
 
 def measured_row(row: dict[str, Any], section: Measure) -> dict[str, Any]:
-    """Adds language and, where it is the wanted one, every measurement to a row that has a text."""
-    language, score = identify(row["text"], section.language_model)
+    """Adds language and, where it is a wanted one, every measurement to a row that has a text."""
+    found = identify(row["text"], section.language_model)
+    language, score = found[0]
     row = row | {"language": language, "language_score": score}
-    if language != section.language:
+    row |= {"languages": [name for name, _ in found], "language_scores": [value for _, value in found]}
+    least = section.languages.get(language)
+    if section.languages and least is None:
         return row | {"step": "language", "reason": "other_language", "value": score}
-    if score < section.language_score:
-        reason = {"step": "language", "reason": "language_score", "value": score}
-        return row | reason | {"threshold": section.language_score}
-    values, rewritten = measured(row["text"], section.lines)
+    if least is not None and score < least:
+        return row | {"step": "language", "reason": "language_score", "value": score, "threshold": least}
+    values, rewritten = measured(row["text"], section.lines, section.stop_words.get(language))
     encoded = rewritten.encode()
     digest = hashlib.sha256(encoded).digest()[:16]
     return row | values | {"rewritten": rewritten, "rewritten_hash": digest, "rewritten_bytes": len(encoded)}

@@ -4,19 +4,19 @@ rewrote. Nothing is decided here. Definitions follow datatrove's filters, so tha
 
 from __future__ import annotations
 
+import math
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import regex
 
 from webtochat.curate.words import sentences_in, words_of
-from webtochat.recipe import Lines
+from webtochat.recipe import Lines, Measure
 
 PUNCTUATION = frozenset(string.punctuation + "。，！？；：、“”‘’„…—–«»‹›¿¡（）《》【】「」")
-STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 POLICY = (
     "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies",
 )  # fmt: skip
@@ -28,15 +28,16 @@ TOP_NGRAMS, DUPLICATE_NGRAMS = (2, 3, 4), (5, 6, 7, 8, 9, 10)
 
 
 def measure(text: str) -> dict[str, float]:
-    """Every measurement of a text, under C4's and FineWeb's own line rules."""
-    return measured(text, Lines())[0]
+    """Every measurement of an English text, under C4's and FineWeb's own line rules."""
+    return measured(text, Lines(), Measure().stop_words["en"])[0]
 
 
-def measured(text: str, lines: Lines) -> tuple[dict[str, float], str]:
-    """Every measurement, and the text that C4's line rules rewrote, which is what a kept document holds."""
+def measured(text: str, lines: Lines, stop_words: Collection[str] | None) -> tuple[dict[str, float], str]:
+    """Every measurement, and the text that C4's line rules rewrote, which is what a kept document holds. Without
+    `stop_words`, which each language has its own of, they are not counted: NaN, which breaks no rule."""
     words = Words.of(text)
     rewritten, removed = rewrite(text, lines)
-    values = gopher_repetition(text, words) | gopher_quality(text, words)
+    values = gopher_repetition(text, words) | gopher_quality(text, words, stop_words)
     return values | removed | c4(rewritten) | fineweb(rewritten, lines), rewritten
 
 
@@ -135,7 +136,7 @@ def _duplicate_ngrams(grams: Ngrams, before: np.ndarray, n: int) -> int:
     return characters
 
 
-def gopher_quality(text: str, words: Words) -> dict[str, float]:
+def gopher_quality(text: str, words: Words, stop_words: Collection[str] | None) -> dict[str, float]:
     """Rae et al. 2021, section A.1.1. Shares are of all words, marks included; lengths of those that are no marks."""
     counts = np.bincount(words.ids, minlength=len(words.unique))
     plain = np.array([not PUNCTUATION.issuperset(word) for word in words.unique], bool)
@@ -151,7 +152,7 @@ def gopher_quality(text: str, words: Words) -> dict[str, float]:
         "bullet_lines": sum(line.lstrip().startswith(("•", "-")) for line in lines) / len(lines),
         "ellipsis_lines": sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines),
         "alpha_words": int(counts[alpha].sum()) / every,
-        "stop_words": float(len(set(STOP_WORDS).intersection(words.unique))),
+        "stop_words": math.nan if stop_words is None else float(len(set(stop_words).intersection(words.unique))),
     }
 
 

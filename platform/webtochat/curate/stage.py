@@ -1,9 +1,9 @@
 """Measure and curate over the cluster. Measuring reads WARC files, one task and one Parquet part each; curating reads
 only the parts, so that deciding again with other thresholds is cheap.
 
-Curating takes two passes: every part is decided on its own and tells the hashes of what would stay (16 bytes a page to
-the driver); exact duplicates are found among those; then runs of whole parts are packed into output files. Parts, and
-pages in them, keep the order of (file_path, offset), so the bytes do not depend on how the work was spread.
+Curating takes three passes: every part is decided on its own, and signatures are written of what would stay; duplicates
+are found among these (duplicates/stage.py); then runs of whole parts are packed into output files. Parts, and pages in
+them, keep the order of (file_path, offset), so the bytes do not depend on how the work was spread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from webtochat import artifact, storage
@@ -22,18 +21,20 @@ from webtochat.crawl import documents
 from webtochat.crawl.listing import read_listing
 from webtochat.crawl.stream import open_stream
 from webtochat.crawl.warc import records
-from webtochat.curate import language, parts
+from webtochat.curate import language, main_content, parts, pii
 from webtochat.curate.decide import Removal, first_broken, rules
 from webtochat.curate.guard import GuardedExtraction
 from webtochat.curate.page import SCHEMA, measured_row, row_of
 from webtochat.curate.quality import COLUMNS
-from webtochat.curate.urls import blocklist
+from webtochat.curate.urls import Blocklists
+from webtochat.duplicates import minhash, signatures
+from webtochat.duplicates import stage as duplicates
 from webtochat.errors import UserError
 from webtochat.recipe import Curate, Measure
 from webtochat.run import Run, Stage
 
 DECIDING = [*parts.STOPPED, *COLUMNS]
-DUPLICATE = Removal("duplicates", "exact_duplicate")
+EXACT, NEAR = Removal("duplicates", "exact_duplicate"), Removal("duplicates", "near_duplicate")
 
 
 # measure -------------------------------------------------------------------------------------------------------------
@@ -45,8 +46,8 @@ def measure(run: Run) -> Artifact:
         raise UserError("crawl.source is documents: clean text is not measured from WARC files; run jobs/curate.py")
     crawled = run.open("crawl")
     section = run.recipe.measure
-    hosts = blocklist(section.blocked_hosts)
-    stage = run.begin("measure", measuring_identity(section, hosts), [crawled])
+    lists = Blocklists.of(section.urls)
+    stage = run.begin("measure", measuring_identity(section, lists), [crawled])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -59,7 +60,7 @@ def measure(run: Run) -> Artifact:
             {"name": file.name, "source": file.path, "part": paths[file.name]}
             for file in files if paths[file.name] not in done
         ]  # fmt: skip
-        finished = spread(_measure_file, todo, (section, hosts), run.recipe.cluster.measure_workers)
+        finished = spread(_measure_file, todo, (section, lists), run.recipe.cluster.measure_workers)
         for number, each in enumerate(finished, len(files) - len(todo) + 1):
             stage.progress(number, len(files), "WARC files", each["name"])
         counts = _added([parts.counts_of(path) for path in paths.values()])
@@ -67,14 +68,15 @@ def measure(run: Run) -> Artifact:
         stage.metrics({"rows": counts["rows"], "measured": measured} | _named("stopped", counts["stopped"]))
         return stage.commit(
             counts=counts, summary=f"{measured:,} of {counts['rows']:,} pages measured from {len(files)} WARC files",
-            gain=f"{measured / max(1, counts['rows']):.0%} are {section.language} text",
+            gain=f"{measured / max(1, counts['rows']):.0%} are {'/'.join(section.languages) or 'readable'} text",
         )  # fmt: skip
 
 
-def measuring_identity(section: Measure, hosts: frozenset[str]) -> dict[str, Any]:
+def measuring_identity(section: Measure, lists: Blocklists | None) -> dict[str, Any]:
     """What measuring depends on. Files from outside count by their content, wherever they lie."""
     contents = {
-        "blocked_hosts": artifact.hash_of(sorted(hosts)),
+        "urls": lists.fingerprint() if lists else None,
+        "main_content": storage.sha256(str(main_content.WEIGHTS)),
         "language_model": storage.sha256(language.model_path(section.language_model)),
     }
     return {"measure": section.model_dump(mode="json") | contents}
@@ -102,13 +104,13 @@ def spread(
     yield from tasks.iter_rows()
 
 
-def _measure_file(row: dict[str, Any], shared: tuple[Measure, frozenset[str]]) -> dict[str, Any]:
+def _measure_file(row: dict[str, Any], shared: tuple[Measure, Blocklists]) -> dict[str, Any]:
     """Writes the part of one WARC file."""
-    section, hosts = shared
+    section, lists = shared
     skipped: Counter[str] = Counter()
     with open_stream(row["source"]) as source, GuardedExtraction(section.page_seconds) as extract:
         found = records(source, section.max_page_bytes, skipped)
-        parts.write_part(row["part"], (row_of(each, row["name"], section, hosts, extract) for each in found), skipped)
+        parts.write_part(row["part"], (row_of(each, row["name"], section, lists, extract) for each in found), skipped)
     return {"name": row["name"]}
 
 
@@ -139,8 +141,13 @@ def curate(run: Run) -> Artifact:
     from_documents = run.recipe.crawl.source == "documents"
     source = run.open("crawl" if from_documents else "measure")
     identity = run.recipe.identity("curate")
+    earlier = [artifact.open_artifact(directory, "curate") for directory in run.recipe.curate.earlier]
+    for made in earlier:
+        if made.manifest.identity["curate"]["near_duplicates"] != identity["curate"]["near_duplicates"]:
+            raise UserError(f"curate.earlier: {made.directory} was made with other settings of near_duplicates")
+    identity["curate"]["earlier"] = [made.content_hash for made in earlier]
     if from_documents:  # measured here, so what measuring depends on is part of the identity
-        identity |= measuring_identity(run.recipe.measure, frozenset())
+        identity |= measuring_identity(run.recipe.measure, None)
     stage = run.begin("curate", identity, [source])
     if isinstance(stage, Artifact):
         return stage
@@ -148,24 +155,33 @@ def curate(run: Run) -> Artifact:
         section, workers = run.recipe.curate, run.recipe.cluster.measure_workers
         measured = _measured_documents(stage, source, run.recipe.measure, workers) if from_documents else source.files()
         measured = sorted(measured, key=parts.file_of)
-        survivors: dict[str, dict[str, Any]] = {}
-        for each in spread(_survivors, [{"part": part} for part in measured], section, workers):
-            survivors[each["part"]] = each
-            stage.progress(len(survivors), len(measured), "parts", "decided")
-        ordered = [survivors[part] for part in measured]
-        duplicates = exact_duplicates(ordered) if section.exact_duplicates else [[] for _ in ordered]
-        runs = pack([each["bytes"] for each in ordered], section.file_bytes)
+        signed = [stage.path("signatures", parts.part_name(parts.file_of(part))) for part in measured]
+        todo = [{"part": part, "signed": path} for part, path in zip(measured, signed, strict=True)]
+        sizes: dict[str, int] = {}
+        for each in spread(_sign_part, todo, section, workers):
+            sizes[each["part"]] = each["bytes"]
+            stage.progress(len(sizes), len(measured), "parts", "decided")
+        runs = pack([sizes[part] for part in measured], section.file_bytes)
+        known = [path for made in earlier for path in made.files("signatures/")]
+        stage.screen.progress("  curate: looking for duplicates")
+        duplicates.find(
+            [(path, number) for number, path in enumerate([*known, *signed])],
+            [len(known) + first for first, _ in runs], stage.scratch("duplicates"),
+            section.exact_duplicates, section.near_duplicates is not None,
+        )  # fmt: skip
         rows = [
-            {"number": number, "directory": stage.directory, "parts": measured[first:last],
-             "duplicates": duplicates[first:last]}
+            {"number": number, "directory": stage.directory, "parts": measured[first:last], "first": len(known) + first,
+             "duplicates": duplicates.path_of(stage.scratch("duplicates"), number)}
             for number, (first, last) in enumerate(runs)
         ]  # fmt: skip
         removed: Counter[str] = Counter()
+        replaced: Counter[str] = Counter()
         kept = kept_bytes = 0
         for number, each in enumerate(spread(_write_documents, rows, section, workers), 1):
             counts = parts.counts_of(each["path"])
             kept, kept_bytes = kept + counts["kept"], kept_bytes + counts["bytes"]
             removed.update(counts["removed"])
+            replaced.update(counts["pii"])
             stage.progress(number, len(rows), "files", "written")
         total = sum(parts.counts_of(part)["rows"] for part in measured)
         if kept + sum(removed.values()) != total:
@@ -173,9 +189,13 @@ def curate(run: Run) -> Artifact:
         reasons = _ordered(removed)
         for key, count in list(reasons.items())[:12]:
             stage.say(f"{count:>10,} {count / max(1, total):>6.1%}  {key}")
-        stage.metrics({"measured": total, "kept": kept, "kept_bytes": kept_bytes} | _named("removed", reasons))
+        found = _ordered(replaced)
+        if found:
+            stage.say("replaced " + ", ".join(f"{count:,} {kind}" for kind, count in found.items()))
+        numbers = {"measured": total, "kept": kept, "kept_bytes": kept_bytes}
+        stage.metrics(numbers | _named("removed", reasons) | _named("pii", found))
         return stage.commit(
-            counts={"measured": total, "kept": kept, "kept_bytes": kept_bytes, "removed": reasons},
+            counts=numbers | {"removed": reasons, "pii": found},
             summary=f"kept {kept:,} of {total:,} pages, {kept_bytes / 1e6:.1f} MB",
             gain=f"{1 - kept / max(1, total):.0%} removed, by {len(reasons)} reasons",
         )  # fmt: skip
@@ -218,31 +238,24 @@ def decisions(table: pa.Table, section: Curate) -> list[Removal | None]:
     return found
 
 
-def _survivors(row: dict[str, Any], section: Curate) -> dict[str, Any]:
-    """First pass over a part: rows that no rule removes, the hashes of their texts (16 bytes each), their bytes."""
-    with storage.open_input_file(row["part"]) as source:
-        table = pq.read_table(source, columns=[*DECIDING, "rewritten_hash", "rewritten_bytes"])
-    staying = [number for number, removal in enumerate(decisions(table, section)) if removal is None]
-    kept = table.take(pa.array(staying, pa.int64()))
-    return {
-        "part": row["part"], "rows": staying, "hashes": b"".join(kept["rewritten_hash"].to_pylist()),
-        "bytes": sum(kept["rewritten_bytes"].to_pylist()),
-    }  # fmt: skip
-
-
-def exact_duplicates(ordered: list[dict[str, Any]]) -> list[list[int]]:
-    """For each part: its rows whose text stood in an earlier row. The first in (file_path, offset) stays."""
-    seen: set[bytes] = set()
-    found = []
-    for part in ordered:
-        again = []
-        for position, row in enumerate(part["rows"]):
-            digest = part["hashes"][16 * position : 16 * position + 16]
-            if digest in seen:
-                again.append(row)
-            seen.add(digest)
-        found.append(again)
-    return found
+def _sign_part(row: dict[str, Any], section: Curate) -> dict[str, Any]:
+    """First pass over a part: the signatures of what no rule removes. Returns its bytes of text."""
+    if not storage.exists(row["signed"]):
+        signed: list[dict[str, Any]] = []
+        position = 0
+        for table in parts.read_part(row["part"]):
+            removals = decisions(table, section)
+            staying = [number for number, removal in enumerate(removals) if removal is None]
+            texts = table.select(["rewritten", "rewritten_hash", "rewritten_bytes"]).take(pa.array(staying, pa.int64()))
+            for number, page in zip(staying, texts.to_pylist(), strict=True):
+                near = section.near_duplicates and minhash.buckets(page["rewritten"], section.near_duplicates)
+                signed.append({
+                    "row": position + number, "text_hash": page["rewritten_hash"], "bytes": page["rewritten_bytes"],
+                    "buckets": [] if near is None else near,
+                })  # fmt: skip
+            position += len(removals)
+        signatures.write(row["signed"], signed)
+    return {"part": row["part"], "bytes": sum(signatures.read(row["signed"], ["bytes"])["bytes"].to_pylist())}
 
 
 def pack(sizes: list[int], file_bytes: int) -> list[tuple[int, int]]:
@@ -264,26 +277,41 @@ def _write_documents(row: dict[str, Any], section: Curate) -> dict[str, Any]:
     if storage.exists(path):
         return {"path": path}
     removed: Counter[str] = Counter()
-    counts: dict[str, Any] = {"kept": 0, "bytes": 0, "removed": removed}
+    replaced: Counter[str] = Counter()
+    counts: dict[str, Any] = {"kept": 0, "bytes": 0, "removed": removed, "pii": replaced}
+    again = _duplicates(row["duplicates"])
     with (
         parts.writing(path, parts.KEPT_SCHEMA, counts) as kept,
         parts.writing(storage.join(row["directory"], "removed", name), parts.REMOVED_SCHEMA, {}) as gone,
     ):
-        for part, duplicates in zip(row["parts"], row["duplicates"], strict=True):
-            again, position = {int(number) for number in duplicates}, 0
+        for number, part in enumerate(row["parts"], row["first"]):
+            position = 0
             for table in parts.read_part(part):
                 removals = [
-                    DUPLICATE if position + number in again else removal
-                    for number, removal in enumerate(decisions(table, section))
+                    again.get((number, place), removal)
+                    for place, removal in enumerate(decisions(table, section), position)
                 ]
                 position += len(removals)
                 staying = table.filter(pa.array([removal is None for removal in removals], pa.bool_()))
-                kept.add(_with(staying, "text", staying["rewritten"]))
+                texts = []
+                for text in staying["rewritten"].to_pylist():
+                    clean, found = pii.replaced(text, section.pii)
+                    texts.append(clean)
+                    replaced.update(found)
+                    counts["bytes"] += len(clean.encode())
+                kept.add(_with(staying, "text", pa.array(texts, pa.string())))
                 gone.add(_removed(table, removals))
                 removed.update(f"{removal.step}.{removal.reason}" for removal in removals if removal is not None)
                 counts["kept"] += len(staying)
-                counts["bytes"] += sum(staying["rewritten_bytes"].to_pylist())
     return {"path": path}
+
+
+def _duplicates(path: str) -> dict[tuple[int, int], Removal]:
+    """(part, row) of the documents that stood before."""
+    if not storage.exists(path):
+        return {}
+    columns = [column.to_pylist() for column in signatures.read(path, ["part", "row", "exact"]).columns]
+    return {(part, row): EXACT if exact else NEAR for part, row, exact in zip(*columns, strict=True)}
 
 
 def _removed(table: pa.Table, removals: list[Removal | None]) -> pa.Table:

@@ -1,0 +1,57 @@
+"""Signature files: of each document of a part, its row, the hash of its text and its MinHash buckets; and the tables in
+which documents with something in common meet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from webtochat import storage
+
+SCHEMA = pa.schema(
+    [("row", pa.int32()), ("text_hash", pa.binary(16)), ("bytes", pa.int64()), ("buckets", pa.list_(pa.uint64()))]
+)
+MEETINGS = pa.schema([("exact", pa.bool_()), ("first", pa.uint64()), ("second", pa.uint64()), ("document", pa.int64())])
+"""A document in a group: of all with the same text (`first` and `second` are its hash), or of all in a bucket
+(`first`; `second` is 0)."""
+
+
+def write(path: str, rows: list[dict[str, Any]]) -> None:
+    with storage.writing(path) as local:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), local, compression="zstd")
+
+
+def read(path: str, columns: list[str] | None = None) -> pa.Table:
+    with storage.open_input_file(path) as source:
+        return pq.read_table(source, columns=columns)
+
+
+def key(part: int, row: np.ndarray) -> np.ndarray:
+    """A document's number in the order of parts and rows: of several, the smallest is the one that stays."""
+    return (np.int64(part) << np.int64(32)) | row.astype(np.int64)
+
+
+def part_and_row(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return keys >> 32, keys & 0xFFFFFFFF
+
+
+def meetings(path: str, part: int, exact: bool, near: bool) -> pa.Table:
+    """Every group that the documents of a signature file are in."""
+    table = read(path)
+    documents = key(part, table["row"].to_numpy())
+    found = [(np.empty(0, bool), np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))]
+    if exact and len(table):
+        halves = np.frombuffer(b"".join(table["text_hash"].to_pylist()), "<u8").reshape(-1, 2)
+        found.append((np.ones(len(halves), bool), halves[:, 0], halves[:, 1], documents))
+    if near and len(table):
+        lists = table["buckets"].combine_chunks()
+        counts = lists.value_lengths().to_numpy()
+        numbers = lists.flatten().to_numpy()
+        zeros = np.zeros(len(numbers), np.uint64)
+        found.append((np.zeros(len(numbers), bool), numbers, zeros, np.repeat(documents, counts)))
+    arrays = [np.concatenate(each) for each in zip(*found, strict=True)]
+    return pa.table(dict(zip(MEETINGS.names, arrays, strict=True)), schema=MEETINGS)
