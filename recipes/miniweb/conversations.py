@@ -26,7 +26,8 @@ WORDINGS_OF_A_FACT = 3
 STRANGERS = 250
 LONG_CONVERSATIONS = 350
 QUESTIONS_ABOUT_RARE_FACTS = 200
-KINDS = ("identity", "fact", "arithmetic", "smalltalk")
+EVERYDAY = Settings()
+"""Where a recipe has no miniweb."""
 
 Exchange = tuple[str, str]
 
@@ -104,24 +105,39 @@ def conversation(kind: str, exchanges: list[Exchange], system: str | None) -> di
     return {"messages": messages, "kind": kind}
 
 
-def train(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Conversations in a random order: {"messages": [{"role", "content"}, …], "kind"}; a conversation of several
-    exchanges has the kind of its last one."""
-    rng = settings.rng("chat", "train")
-    by_kind = {
-        "identity": chatter(IDENTITY),
-        "fact": fact_exchanges(settings),
-        "arithmetic": sums(settings),
+def everyday(settings: Settings = EVERYDAY) -> Iterator[dict[str, Any]]:
+    """Conversations that need no crawl of the miniweb, in a random order: who the assistant is, sums, small talk.
+    {"messages": [{"role", "content"}, …], "kind"}; one of several exchanges has the kind of its last."""
+    by_kind = everyday_kinds(settings)
+    yield from mixed(settings, "everyday", by_kind, by_kind, LONG_CONVERSATIONS // 2)
+
+
+def about_people(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Conversations about what the miniweb states, in a random order, some of them with everyday exchanges between."""
+    people = {"fact": fact_exchanges(settings)}
+    yield from mixed(settings, "people", people, people | everyday_kinds(settings), LONG_CONVERSATIONS // 2)
+
+
+def everyday_kinds(settings: Settings) -> dict[str, list[Exchange]]:
+    return {
+        "identity": chatter(IDENTITY), "arithmetic": sums(settings),
         "smalltalk": chatter(SMALLTALK) + introductions(settings),
-    }
+    }  # fmt: skip
+
+
+def mixed(
+    settings: Settings, name: str, short: dict[str, list[Exchange]], long: dict[str, list[Exchange]], number: int
+) -> Iterator[dict[str, Any]]:
+    """Each exchange of `short` on its own, and `number` conversations of several from `long`."""
+    rng = settings.rng("chat", name)
     rows = [
         conversation(kind, [exchange], rng.choice(SYSTEM) if rng.random() < 0.15 else None)
-        for kind, exchanges in by_kind.items()
+        for kind, exchanges in short.items()
         for exchange in exchanges
     ]
-    for _ in range(LONG_CONVERSATIONS):
-        kinds = [rng.choice(KINDS) for _ in range(rng.randint(2, 4))]
-        exchanges = [rng.choice(by_kind[kind]) for kind in kinds]
+    for _ in range(number):
+        kinds = [rng.choice(list(long)) for _ in range(rng.randint(2, 4))]
+        exchanges = [rng.choice(long[kind]) for kind in kinds]
         rows.append(conversation(kinds[-1], exchanges, rng.choice(SYSTEM) if rng.random() < 0.25 else None))
     rng.shuffle(rows)
     yield from rows
@@ -135,8 +151,13 @@ def question(
     }  # fmt: skip
 
 
-def fact_questions(settings: Settings) -> Iterator[dict[str, Any]]:
-    """One question per fact stated often, and about some of those stated once."""
+def questions_about_people(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Held-out questions: {"kind", "question", "answers", "stated", "chance", "options"}; one per fact stated often,
+    and about some of those stated once.
+
+    An answer is right when one of `answers` stands in it as a word and, where there are options, no other option
+    does. `stated` is the number of times the crawlable pages state the fact.
+    """
     rng = settings.rng("questions", "facts")
     everyone = facts(settings)
     rare = [fact for fact in everyone if fact.tier == 1]
@@ -148,14 +169,9 @@ def fact_questions(settings: Settings) -> Iterator[dict[str, Any]]:
         yield question(kind, text, [fact.value], fact.times, fact.chance, list(POOLS[fact.attribute]))
 
 
-def questions(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Held-out questions: {"kind", "question", "answers", "stated", "chance", "options"}.
-
-    An answer is right when one of `answers` stands in it as a word and, where there are options, no other option
-    does. `stated` is the number of times the crawlable pages state the fact; the sums asked here stand in the pages
-    too, but in no conversation.
-    """
-    yield from fact_questions(settings)
+def everyday_questions(settings: Settings = EVERYDAY) -> Iterator[dict[str, Any]]:
+    """Held-out questions that need no crawl of the miniweb; as `questions_about_people`. The sums asked here stand in
+    the miniweb's pages, but in no conversation."""
     for a, b in held_out(settings):
         for template in ADDITIONS[:2]:
             text, _ = addition(a, b, template)

@@ -52,7 +52,7 @@ def test_bits_per_byte_stand_beside_the_baselines(told):
 
 def test_what_was_made_is_told(told):
     run, made, screen = told
-    assert "skipped python:miniweb.conversations:questions: it asks about the miniweb" in screen
+    assert "skipped python:miniweb.conversations:questions_about_people: it asks about the miniweb" in screen
     assert "facts 100 % (chance 25 %)" in made.manifest.summary
     assert made.manifest.gain.endswith("facts, format 100.0 %")
     assert made.manifest.counts["rows_skipped"] == {"not_json": 1, "no_question": 1}

@@ -149,7 +149,7 @@ def workspace(root: Path, name: str = "tiny", **sections: object) -> Path:
         "evaluate": {
             "questions": [
                 {"path": str(root / "questions.jsonl")},
-                {"path": "python:miniweb.conversations:questions", "needs": "miniweb"},
+                {"path": "python:miniweb.conversations:questions_about_people", "needs": "miniweb"},
             ],
             "sources": {"first": "a.*", "second": "b.*"}, "max_new_tokens": 24,
         },

@@ -7,17 +7,27 @@ from collections import Counter, defaultdict
 
 from miniweb import facts
 from miniweb.arithmetic import held_out
-from miniweb.conversations import questions, train
+from miniweb.conversations import about_people, everyday, everyday_questions, questions_about_people
 from miniweb.settings import Settings
 from miniweb.wordings import CORES, QUESTIONS, wordings
 
 SETTINGS = Settings()
+
+
+def train(settings: Settings) -> list[dict]:
+    return [*about_people(settings), *everyday(settings)]
+
+
+def questions(settings: Settings) -> list[dict]:
+    return [*questions_about_people(settings), *everyday_questions(settings)]
+
+
 ANSWERED = r"[A-Z][a-z]+ [A-Z][a-z]+(?= (?:is|lives|has|plays|likes|loves|does|drinks) )"
 
 
 def test_rows_are_conversations() -> None:
-    rows = list(train(SETTINGS))
-    assert rows == list(train(SETTINGS)) and rows != list(train(Settings(seed=2)))
+    rows = train(SETTINGS)
+    assert rows == train(SETTINGS) and rows != train(Settings(seed=2))
     assert {row["kind"] for row in rows} == {"identity", "fact", "arithmetic", "smalltalk"}
     for row in rows:
         roles = [message["role"] for message in row["messages"] if message["role"] != "system"]
@@ -40,7 +50,7 @@ def test_questions_stand_in_no_conversation() -> None:
 
 
 def test_kinds_and_tiers() -> None:
-    rows = list(questions(SETTINGS))
+    rows = questions(SETTINGS)
     stated = defaultdict(Counter)
     for row in rows:
         stated[row["kind"]][row["stated"]] += 1

@@ -69,13 +69,13 @@ def test_identity_follows_the_content(tmp_path: Path) -> None:
 
 
 def test_the_miniweb_s_rows_need_it() -> None:
-    source = DataSource(path="python:miniweb.conversations:train", needs="miniweb")
+    source = DataSource(path="python:miniweb.conversations:about_people", needs="miniweb")
     assert rows.available([source], None) == ([], [source])
     assert rows.available([source], Miniweb()) == ([source], [])
 
 
 def test_generated_rows_follow_the_miniweb_s_settings() -> None:
-    source = DataSource(path="python:miniweb.conversations:train", needs="miniweb")
+    source = DataSource(path="python:miniweb.conversations:about_people", needs="miniweb")
     small, other = Miniweb(docstring_bytes=0, scale=0.02), Miniweb(docstring_bytes=0, scale=0.02, seed=2)
     found = list(rows.read(source, small, Counter()))
     assert len(found) > 100 and {"messages", "kind"} <= set(found[0])
@@ -83,3 +83,4 @@ def test_generated_rows_follow_the_miniweb_s_settings() -> None:
     assert rows.identity(source, small) == rows.identity(source, small) != rows.identity(source, other)
     with pytest.raises(UserError, match="this crawl has no miniweb"):
         list(rows.read(source, None, Counter()))
+    assert len(list(rows.read(DataSource(path="python:miniweb.conversations:everyday"), None, Counter()))) > 500

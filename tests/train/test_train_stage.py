@@ -157,7 +157,7 @@ def test_sft_learns_answers_and_counts_what_it_leaves_out(
     ])  # fmt: skip
     sources = [
         {"path": str(tmp_path / "*.jsonl")},
-        {"path": "python:miniweb.conversations:train", "needs": "miniweb"},
+        {"path": "python:miniweb.conversations:about_people", "needs": "miniweb"},
     ]
     run, shown = run_of(one_thread(home, sft={"data": sources, "validation_percent": 20}))
     made = sft(run)
@@ -168,7 +168,7 @@ def test_sft_learns_answers_and_counts_what_it_leaves_out(
     }  # fmt: skip
     assert counts["conversations"] + counts["validation_conversations"] == 128
     assert 0 < counts["validation_conversations"] < 64 and counts["padding"] < 0.5
-    assert "skipped python:miniweb.conversations:train: it needs the miniweb" in shown.getvalue()
+    assert "skipped python:miniweb.conversations:about_people: it needs the miniweb" in shown.getvalue()
     assert "left out 1 rows: too long" in shown.getvalue()
     assert counts["validation_loss"] < 1.5 and counts["loss"] < 0.5
     assert made.manifest.inputs == {"pretrain": trained[0].content_hash}
@@ -188,7 +188,7 @@ def test_sft_learns_answers_and_counts_what_it_leaves_out(
         ([], "holds no conversation"),
         ([{"path": "/nowhere/*.jsonl"}], "no file matches /nowhere"),
         ([{"path": "python:miniweb.nothing:train"}], "no module miniweb.nothing"),
-        ([{"path": "python:miniweb.conversations:train"}], "this crawl has no miniweb"),
+        ([{"path": "python:miniweb.conversations:about_people"}], "this crawl has no miniweb"),
     ],
 )
 def test_mistakes_in_the_data_are_one_line(

@@ -87,7 +87,8 @@ def _generated(source: DataSource, miniweb: Miniweb | None) -> Iterator[Row]:
         raise UserError(f"{source.path}: no module {error.name} under recipes/ or installed") from error
     except AttributeError as error:
         raise UserError(f"{source.path}: the module {module} has no function {name}") from error
-    if not inspect.signature(function).parameters:
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or (miniweb is None and parameters[0].default is not inspect.Parameter.empty):
         yield from function()
         return
     if miniweb is None:
