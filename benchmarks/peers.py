@@ -69,16 +69,17 @@ def datatrove(warc: str, folder: str, language_model: str, workers: str, made: s
         C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter(), JsonlWriter(f"{folder}/filtered"),
     ], files)  # fmt: skip
     filtered = time.perf_counter()
-    config = MinhashConfig(hash_config=HashConfig(hash_fc="sha1", precision=64), num_buckets=14, hashes_per_bucket=8, n_grams=5)
+    hashed = HashConfig(hash_fc="sha1", precision=64)
+    config = MinhashConfig(hash_config=hashed, num_buckets=14, hashes_per_bucket=8, n_grams=5)
     reader = JsonlReader(f"{folder}/filtered")
     run([reader, MinhashDedupSignature(output_folder=f"{folder}/signatures", config=config)], files)
     run([MinhashDedupBuckets(f"{folder}/signatures", f"{folder}/buckets", config=config)], config.num_buckets)
     run([MinhashDedupCluster(f"{folder}/buckets", f"{folder}/remove", config=config)], 1)
     run([reader, MinhashDedupFilter(f"{folder}/remove"), PIIFormatter(), JsonlWriter(f"{folder}/kept")], files)
     ended = time.perf_counter()
-    kept = sum(sum(1 for _ in gzip.open(path)) for path in Path(f"{folder}/kept").glob("*.jsonl.gz"))
-    figures = {"filter": filtered - began, "deduplicate": ended - filtered, "kept": kept, "version": version("datatrove")}
-    Path(made).write_text(json.dumps(figures))
+    kept = sum(gzip.decompress(path.read_bytes()).count(b"\n") for path in Path(f"{folder}/kept").glob("*.jsonl.gz"))
+    figures = {"filter": filtered - began, "deduplicate": ended - filtered, "kept": kept}
+    Path(made).write_text(json.dumps(figures | {"version": version("datatrove")}))
 
 
 if __name__ == "__main__":

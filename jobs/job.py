@@ -231,6 +231,20 @@ def errors_in_one_line(log_path: str) -> Iterator[None]:
 
 @contextmanager
 def ray_started(recipe: Any) -> Iterator[None]:
+    """Joins a cluster for as long as the context lasts."""
+    import ray
+
+    import nodes
+
+    join(recipe)
+    try:
+        nodes.check(recipe)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def join(recipe: Any) -> None:
     """Joins the cluster named by RAY_ADDRESS (as in a submitted job), else starts Ray on this machine. The code travels
     to the workers by runtime_env, so that what runs there is what stands here."""
     address = os.environ.get("RAY_ADDRESS")
@@ -241,7 +255,6 @@ def ray_started(recipe: Any) -> Iterator[None]:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
-    import nodes
     from webtochat.errors import UserError
 
     options: dict[str, Any] = {"address": address} if address else {
@@ -261,11 +274,6 @@ def ray_started(recipe: Any) -> Iterator[None]:
             f"the cluster at RAY_ADDRESS={address} does not let this job in: if it asks for a token, set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         ) from error
-    try:
-        nodes.check(recipe)
-        yield
-    finally:
-        ray.shutdown()
 
 
 def reachable(address: str) -> None:

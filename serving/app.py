@@ -7,7 +7,10 @@ API and serves the chat page, on one port.
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
+import ray
 from ray import serve
 from ray.serve import Application
 
@@ -34,6 +37,11 @@ def build(args: dict[str, str]) -> Application:
     shared = os.environ.get("WEBTOCHAT_WORKSPACE")
     if shared and "workspace" not in given:
         chosen = chosen.model_copy(update={"workspace": shared})
+    if not ray.is_initialized():  # `serve run` builds the application before it joins a cluster
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "jobs"))
+        from job import join
+
+        join(chosen)
     return application(chosen)
 
 

@@ -231,3 +231,15 @@ def test_no_model_is_one_line(tmp_path):
     told = subprocess.run(command(str(recipe)), capture_output=True, text=True, timeout=120)
     assert told.returncode == 2
     assert told.stderr == f"error: no model in {tmp_path}/runs/empty: run jobs/pipeline.py first (make demo)\n"
+
+
+def test_serve_run_s_builder_joins_a_cluster_by_itself(recipe):
+    """`serve run serving.app:build` calls it before Ray is there."""
+    code = (
+        "import ray, serving.app\n"
+        f"app = serving.app.build({{'recipe': {str(recipe)!r}}})\n"
+        "assert ray.is_initialized() and app\n"
+        "ray.shutdown()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
