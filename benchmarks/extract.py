@@ -14,6 +14,7 @@ import argparse
 import gzip
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as Ray's workers have it; a second thread spins for nothing
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +51,7 @@ class Example(NamedTuple):
     features_NF: Any
     main_N: Any
     """Share of a block's words that the gold text has."""
+    sizes_N: Any
     words_N: Any
     gold_words: float
 
@@ -99,7 +102,7 @@ def example(gold: Gold) -> Example | None:
 
     from webtochat.curate.blocks import read
     from webtochat.curate.extract import decode
-    from webtochat.curate.main_content import features, word_counts
+    from webtochat.curate.main_content import features, sizes
 
     page = read(decode(gold.html, gold.content_type))
     if not page.blocks:
@@ -115,7 +118,8 @@ def example(gold: Gold) -> Example | None:
 
     return Example(
         torch.from_numpy(features(page)), torch.tensor([main(block.text) for block in page.blocks]),
-        torch.from_numpy(word_counts(page)), float(len(words)),
+        torch.from_numpy(sizes(page)), torch.tensor([float(len(_WORD.findall(block.text))) for block in page.blocks]),
+        float(len(words)),
     )  # fmt: skip
 
 
@@ -139,13 +143,13 @@ def train(examples: list[Example], seed: int = 1) -> dict[str, np.ndarray]:
         learned[name] = ((torch.rand(shape) * 2 - 1) * reach).requires_grad_()
         learned[f"{name}_bias"] = torch.zeros(HIDDEN if name != "out" else ()).requires_grad_()
 
-    def logits(features_NF: Any, words_N: Any) -> Any:
+    def logits(features_NF: Any, sizes_N: Any) -> Any:
         hidden = F.relu((features_NF - fixed["mean"]) / fixed["deviation"] @ learned["in"] + learned["in_bias"])
         for name, apart in (("near", 1), ("far", 4)):
             kernel = learned[name].permute(2, 1, 0)
             around = F.conv1d(hidden.T[None], kernel, learned[f"{name}_bias"], padding=2 * apart, dilation=apart)
             hidden = F.relu(around[0].T) + hidden
-        page = torch.cat([words_N / words_N.sum().clamp(min=1) @ hidden, hidden.max(0).values])
+        page = torch.cat([sizes_N / sizes_N.sum() @ hidden, hidden.max(0).values])
         hidden = F.relu(hidden + page @ learned["page"] + learned["page_bias"])
         return hidden @ learned["out"] + learned["out_bias"]
 
@@ -158,8 +162,8 @@ def train(examples: list[Example], seed: int = 1) -> dict[str, np.ndarray]:
             optimizer.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 50) * (1 - step / steps)
             loss = torch.zeros(())
             for number in order[start : start + PAGES_PER_STEP]:
-                features_NF, main_N, words_N, gold_words = examples[number]
-                logit_N = logits(F.dropout(features_NF, 0.1), words_N)
+                features_NF, main_N, sizes_N, words_N, gold_words = examples[number]
+                logit_N = logits(F.dropout(features_NF, 0.1), sizes_N)
                 chosen_N = torch.sigmoid(logit_N) * words_N
                 right = (chosen_N * main_N).sum()
                 possible = max(gold_words, float((main_N * words_N).sum()))

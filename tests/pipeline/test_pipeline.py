@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "name=small", "crawl.site.miniweb.scale=0.04", "crawl.site.miniweb.docstring_bytes=300000",
-    "tokenizer.vocabulary=1024", "model.depth=2", "model.width=64", "pretrain.tokens=200000",
+    "tokenizer.vocabulary=1024", "model.depth=2", "model.width=64", "pretrain.tokens=60000",
     "pretrain.evaluate_every=20", "pretrain.checkpoint_every=10", "sft.epochs=0.3", "sft.checkpoint_every=10",
     "evaluate.max_questions_per_kind=12",
 ]  # fmt: skip

@@ -24,6 +24,8 @@ BLOCKS = frozenset((
     "table", "tbody", "tfoot", "thead", "tr", "ul", "caption",
 ))  # fmt: skip
 """Elements that begin a line of their own."""
+VOID = frozenset(("img", "input", "source", "track", "wbr", "col", "area", "base", "param"))
+"""Elements that can hold nothing."""
 ABOVE_TAGS = (
     "article", "main", "nav", "header", "footer", "aside", "form", "table", "ul", "ol", "blockquote", "figure",
     "section", "button", "a", "strong", "label", "details",
@@ -117,7 +119,11 @@ def read(markup: str) -> Page:
         link_characters = 0
 
     for node in root.traverse(include_text=True):
-        if node.mem_id == open_ids[0]:
+        text = node.text_content if node.is_text_node else None
+        if text is None:
+            if not node.is_element_node or node.mem_id == open_ids[0]:
+                continue
+        elif not pieces and (not text or text.isspace()):
             continue
         parent = node.parent.mem_id  # type: ignore[union-attr]  # only the root has none
         while open_ids[-1] != parent:
@@ -128,24 +134,24 @@ def read(markup: str) -> Page:
             elif ended == "a":
                 links -= 1
         inner = open_elements[-1]
-        if node.is_text_node:
-            text = node.text_content
-            if text and not inner.skipped and (pieces or not text.isspace()):
+        if text is not None:
+            if not inner.skipped and (pieces or not text.isspace()):
                 if not pieces:
                     begun, depth = inner, len(open_elements)
                 pieces.append(text)
                 link_characters += len(text.strip()) if links else 0
             continue
-        if not node.is_element_node:
-            continue
         tag = node.tag or ""
+        if tag in VOID:
+            continue
         if tag == "br":
             if pieces and pieces[-1] == "\n":  # two of them end a paragraph
                 flush()
             elif pieces:
                 pieces.append("\n")
             continue
-        bits = _TAG_BIT.get(tag, 0) | _bits_of(node)
+        skipped = inner.skipped or tag in SKIPPED
+        bits = 0 if skipped else _TAG_BIT.get(tag, 0) | _bits_of(node)
         number, block_tag = inner.number, inner.block_tag
         if tag in BLOCKS:
             if pieces:
@@ -160,7 +166,7 @@ def read(markup: str) -> Page:
         open_elements.append(
             _Element(
                 tag, inner.above | bits, (bits, *inner.near[:-1]), number, block_tag,
-                inner.skipped or tag in SKIPPED, inner.preformatted or tag == "pre",
+                skipped, inner.preformatted or tag == "pre",
             )
         )  # fmt: skip
     if pieces:
@@ -185,7 +191,7 @@ def _bits_of(node: LexborNode) -> int:
     return bits | _INVISIBLE if style and _INVISIBLE_STYLE.search(style) else bits
 
 
-@lru_cache(maxsize=1 << 13)
+@lru_cache(maxsize=1 << 15)
 def _bits_of_names(names: str) -> int:
     bits = 0
     for name in _NAME.findall(names):

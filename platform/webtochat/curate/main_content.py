@@ -18,6 +18,9 @@ from webtochat.curate.blocks import ABOVE, Block, Page
 TAGS = ("p", "h1", "h2", "h3", "h4", "li", "tr", "pre", "blockquote", "dd", "dt", "figcaption", "div")
 LEVELS = 5
 """Elements above a block of which is told how much text they hold."""
+LONG, SHOWN = 240, 100
+"""Characters from which on words are estimated, and of which capitals and digits are counted: to look at all of
+each would cost 1 ms a page."""
 WEIGHTS = Path(__file__).with_suffix(".json")
 _WORD = re.compile(r"\w+")
 _UPPER = re.compile(r"[A-Z]")
@@ -32,14 +35,14 @@ def main_content(page: Page) -> list[Block]:
 
 def chosen(page: Page, weights: dict[str, np.ndarray]) -> list[Block]:
     """Blocks with a probability above one half; of a page that has none, those above half of the largest."""
-    shares = probabilities(features(page), word_counts(page), weights)
+    shares = probabilities(features(page), sizes(page), weights)
     least = min(0.5, shares.max() / 2)
     return [block for block, share in zip(page.blocks, shares, strict=True) if share > least]
 
 
-def word_counts(page: Page) -> np.ndarray:
-    """Of each block (N,)."""
-    return np.array([len(_WORD.findall(block.text)) for block in page.blocks], np.float32)
+def sizes(page: Page) -> np.ndarray:
+    """Characters of each block (N,)."""
+    return np.array([len(block.text) for block in page.blocks], np.float32)
 
 
 def features(page: Page) -> np.ndarray:
@@ -47,21 +50,21 @@ def features(page: Page) -> np.ndarray:
     blocks = page.blocks
     count = len(blocks)
     texts = [block.text for block in blocks]
-    characters = np.array([len(text) for text in texts], np.float32)
+    characters = sizes(page)
     linked = np.array([block.link_characters for block in blocks], np.float32)
-    words = [_WORD.findall(text[:400].lower()) for text in texts]
-    number = np.array([len(found) for found in words], np.float32) * np.maximum(1, characters / 400)
-    shown = np.minimum(characters, 400)
+    words = [_WORD.findall(text.lower()) if len(text) < LONG else () for text in texts]
+    number = np.array([len(found) for found in words], np.float32) + (characters >= LONG) * characters / 6
+    shown = np.minimum(characters, SHOWN)
     in_title = set(_WORD.findall(page.title.lower()))
-    titled = [len(in_title.intersection(found)) / (len(found) + 1) if len(found) < 40 else 0 for found in words]
+    titled = [len(in_title.intersection(found)) / (len(found) + 1) for found in words]
     seen: dict[str, int] = {}
     for text in texts:
         seen[text] = seen.get(text, 0) + 1
     whole, end = max(1.0, characters.sum()), np.cumsum(characters)
     own = np.stack([
         np.log1p(characters) / 5, np.log1p(number) / 3, linked / characters,
-        np.array([len(_UPPER.findall(text, 0, 400)) for text in texts]) / shown,
-        np.array([len(_DIGIT.findall(text, 0, 400)) for text in texts]) / shown,
+        np.array([len(_UPPER.findall(text, 0, SHOWN)) for text in texts]) / shown,
+        np.array([len(_DIGIT.findall(text, 0, SHOWN)) for text in texts]) / shown,
         np.array([text.count(",") + text.count(". ") for text in texts]) / (number + 1),
         np.array([text[-1] in _ENDS for text in texts]),
         np.array([min(5, text.count(" | ")) for text in texts]) / 5, np.array(titled),
@@ -103,9 +106,9 @@ def _elements(page: Page, characters: np.ndarray, linked: np.ndarray, whole: flo
     return np.concatenate(found, axis=1)
 
 
-def probabilities(features_NF: np.ndarray, words_N: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+def probabilities(features_NF: np.ndarray, sizes_N: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
     """The network: a layer on each block, two convolutions over 5 blocks (the second 4 apart) with what went in added,
-    and the page's mean by words and its maximum added to every block."""
+    and the page's mean by characters and its maximum added to every block."""
     hidden_NH = _relu((features_NF - weights["mean"]) / weights["deviation"] @ weights["in"] + weights["in_bias"])
     for name, apart in (("near", 1), ("far", 4)):
         kernel, reach = weights[name], 2 * apart  # (5, H, H)
@@ -113,7 +116,7 @@ def probabilities(features_NF: np.ndarray, words_N: np.ndarray, weights: dict[st
         around = [padded[place * apart : place * apart + len(hidden_NH)] for place in range(5)]
         gathered = np.concatenate(around, axis=1) @ kernel.reshape(-1, kernel.shape[-1])
         hidden_NH = _relu(gathered + weights[f"{name}_bias"]) + hidden_NH
-    share_N = words_N / max(1.0, words_N.sum())
+    share_N = sizes_N / sizes_N.sum()
     page = np.concatenate([share_N @ hidden_NH, hidden_NH.max(axis=0)])
     hidden_NH = _relu(hidden_NH + page @ weights["page"] + weights["page_bias"])
     return 1 / (1 + np.exp(-(hidden_NH @ weights["out"] + weights["out_bias"])))
