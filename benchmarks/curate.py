@@ -33,8 +33,9 @@ def datatrove(folder: Path, work: Path, python: str, workers: int) -> dict[str, 
     from webtochat.curate.language import model_path
 
     made = work / "datatrove.json"
-    command = [python, str(Path(__file__).with_name("peers.py")), "datatrove", str(folder), str(work / "datatrove")]
-    subprocess.run([*command, model_path(), str(workers), str(made)], check=True, stderr=subprocess.DEVNULL)
+    command = [os.path.abspath(python), str(ROOT / "benchmarks" / "peers.py"), "datatrove", str(folder)]
+    command += [str(work / "datatrove"), model_path(), str(workers), str(made)]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=work)  # it leaves logs where it runs
     return json.loads(made.read_text())
 
 
