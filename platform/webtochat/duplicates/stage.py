@@ -49,7 +49,7 @@ def _count(path: str) -> int:
 @ray.remote(num_cpus=1)
 def _alone(rows: list[dict[str, Any]], starts: list[int], directory: str, exact: bool, near: bool) -> None:
     tied = _tied(pa.concat_tables([signatures.meetings(row["path"], row["part"], exact, near) for row in rows]))
-    found = pa.concat_tables([_table(clusters.components(_pairs(tied))), tied.filter(tied["exact"])])
+    found = pa.concat_tables([_table(clusters.components(_pairs(tied))), _copies(tied)])
     _write(_with_run(found, starts), directory)
 
 
