@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webtochat.curate.quality import COLUMNS, measure, measured, rewrite
-from webtochat.curate.words import sentences_in, words_of
+from webtochat.curate.words import count, words_of
 from webtochat.recipe import Lines
 
 PROSE = (
@@ -36,12 +36,12 @@ def test_words(text: str, words: list[str]) -> None:
     assert words_of(text) == words
 
 
-@pytest.mark.parametrize(("line", "count"), [
-    ("One. Two! Three?", 3), ("One. And an end without a stop", 2), ("no stop", 1), ("", 1),
+@pytest.mark.parametrize(("line", "sentences"), [
+    ("One. Two! Three?", 3), ("One. And an end without a stop", 2), ("no stop", 1), ("", 0),
     ("Dr. Hart of the U.S. came at 3.50 p.m. on Monday.", 1), ("He said: “Go.” She went.", 2), ("Well... no.", 2),
 ])  # fmt: skip
-def test_sentences(line: str, count: int) -> None:
-    assert sentences_in(line) == count
+def test_sentences(line: str, sentences: int) -> None:
+    assert count(line) == (len(words_of(line)), sentences)
 
 
 def test_long_pieces_without_spaces_take_linear_time() -> None:

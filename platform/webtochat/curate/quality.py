@@ -7,13 +7,15 @@ from __future__ import annotations
 import math
 import re
 import string
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import regex
 
-from webtochat.curate.words import sentences_in, words_of
+from webtochat.curate.words import count, words_of
+from webtochat.memo import Memo
 from webtochat.recipe import Lines, Measure
 
 PUNCTUATION = frozenset(string.punctuation + "。，！？；：、“”‘’„…—–«»‹›¿¡（）《》【】「」")
@@ -21,9 +23,9 @@ POLICY = (
     "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies",
 )  # fmt: skip
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-PUNCTUATED = regex.compile(r"\p{STerm}\Z")
-PARAGRAPH_BREAK = re.compile(r"\n{2,}")
-LINE_BREAK = re.compile(r"\n+")
+_IS_MARK = Memo(PUNCTUATION.issuperset)
+_HAS_LETTER = Memo(lambda word: any(map(str.isalpha, word)))
+_ENDS = Memo(lambda character: regex.match(r"\p{STerm}", character) is not None)
 TOP_NGRAMS, DUPLICATE_NGRAMS = (2, 3, 4), (5, 6, 7, 8, 9, 10)
 
 
@@ -38,7 +40,7 @@ def measured(text: str, lines: Lines, stop_words: Collection[str] | None) -> tup
     words = Words.of(text)
     rewritten, removed = rewrite(text, lines)
     values = gopher_repetition(text, words) | gopher_quality(text, words, stop_words)
-    return values | removed | c4(rewritten) | fineweb(rewritten, lines), rewritten
+    return values | removed | of_rewritten(rewritten, lines), rewritten
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,27 @@ class Words:
 
     @classmethod
     def of(cls, text: str) -> Words:
-        numbers: dict[str, int] = {}
-        ids = [numbers.setdefault(word, len(numbers)) for word in words_of(text)]
-        return cls(np.array(ids, np.int64), list(numbers))
+        words = words_of(text)
+        unique = list(dict.fromkeys(words))
+        numbers = dict(zip(unique, range(len(unique)), strict=True))
+        return cls(np.fromiter(map(numbers.__getitem__, words), np.int64, len(words)), unique)
+
+    def each(self, function: Callable[[str], Any], kind: type) -> np.ndarray:
+        """`function` of each unique word (U,)."""
+        return np.fromiter(map(function, self.unique), kind, len(self.unique))
 
 
 def gopher_repetition(text: str, words: Words) -> dict[str, float]:
     """Rae et al. 2021, table A1: shares of units, or of the text's characters, that repeat."""
     values: dict[str, float] = {}
     size = max(1, len(text))
-    for name, unit_break in (("paragraph", PARAGRAPH_BREAK), ("line", LINE_BREAK)):
-        units = unit_break.split(text.strip())
+    for name, unit_break in (("paragraph", "\n\n"), ("line", "\n")):
+        units = [unit for each in text.strip().split(unit_break) if (unit := each.strip("\n"))] or [""]
         repeats, characters = _repeats(units)
         values[f"duplicate_{name}s"] = repeats / len(units)
         values[f"duplicate_{name}_characters"] = characters / size
-    lengths = np.array([len(word) for word in words.unique], np.int64)[words.ids]
-    before = np.concatenate([[0], np.cumsum(lengths)])
-    for n, grams in enumerate(_ngrams(words, DUPLICATE_NGRAMS[-1]), 1):
+    before = np.concatenate([[0], np.cumsum(words.each(len, np.int64)[words.ids])])
+    for n, grams in enumerate(_repeated_ngrams(words, DUPLICATE_NGRAMS[-1]), 1):
         if n in TOP_NGRAMS:
             values[f"top_{n}gram"] = _top_ngram(grams, before, n) / size
         if n in DUPLICATE_NGRAMS:
@@ -88,35 +94,37 @@ def _repeats(units: Sequence[str]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The n-grams of a text, each numbered by its words: `ids` at every position, and of each number its first
-    position and its count."""
+    """The n-grams that stand in a text more than once: `positions`, in order; at each `ids`, the n-gram's number; and
+    `counts` by number."""
 
+    positions: np.ndarray
     ids: np.ndarray
-    first: np.ndarray
     counts: np.ndarray
 
 
-def _ngrams(words: Words, most: int) -> Iterator[Ngrams]:
-    """The 1-grams, 2-grams … `most`-grams. Each number of an n-gram is made of the (n-1)-gram's and a word's."""
-    ids = words.ids
-    counts = np.bincount(ids)
+def _repeated_ngrams(words: Words, most: int) -> Iterator[Ngrams]:
+    """Of 1-grams, 2-grams … `most`-grams. An n-gram can only repeat where both of its (n-1)-grams do, so that each
+    takes less time than the one before."""
+    positions, ids = np.arange(len(words.ids)), words.ids
     for n in range(1, most + 1):
         if n > 1:
-            ids = ids[:-1] * len(words.unique) + words.ids[n - 1 :]
-        if n > 1 and counts.max(initial=0) <= 1:  # no shorter one repeats, so none of these does
-            ids = first = np.arange(len(ids))
-            counts = np.ones(len(ids), np.int64)
-        else:
-            _, first, ids, counts = np.unique(ids, return_index=True, return_inverse=True, return_counts=True)
-        yield Ngrams(ids, first, counts)
+            both = np.flatnonzero(positions[1:] == positions[:-1] + 1)
+            positions = positions[both]
+            ids = ids[both] * len(words.unique) + words.ids[positions + n - 1]
+        _, ids, counts = np.unique(ids, return_inverse=True, return_counts=True)
+        again = counts[ids] > 1
+        positions, ids = positions[again], ids[again]
+        yield Ngrams(positions, ids, counts)
 
 
 def _top_ngram(grams: Ngrams, before: np.ndarray, n: int) -> int:
     """Characters that the most frequent n-gram covers, a space between its words; of equals the first."""
-    if not len(grams.ids):
+    if len(before) <= n:
         return 0
-    most = grams.counts.max()
-    position = grams.first[grams.counts == most].min()
+    most, position = 1, 0
+    if len(grams.ids):
+        most = grams.counts.max()
+        position = grams.positions[np.argmax(grams.counts[grams.ids] == most)]
     return int(most * (before[position + n] - before[position] + n - 1))
 
 
@@ -124,8 +132,7 @@ def _duplicate_ngrams(grams: Ngrams, before: np.ndarray, n: int) -> int:
     """Characters of words in n-grams that stood before. A repeat is passed over whole, so that no word counts twice."""
     seen: set[int] = set()
     characters = reached = 0
-    repeated = np.flatnonzero((grams.counts > 1)[grams.ids])
-    for position, gram in zip(repeated.tolist(), grams.ids[repeated].tolist(), strict=True):
+    for position, gram in zip(grams.positions.tolist(), grams.ids.tolist(), strict=True):
         if position < reached:
             continue
         if gram in seen:
@@ -139,9 +146,8 @@ def _duplicate_ngrams(grams: Ngrams, before: np.ndarray, n: int) -> int:
 def gopher_quality(text: str, words: Words, stop_words: Collection[str] | None) -> dict[str, float]:
     """Rae et al. 2021, section A.1.1. Shares are of all words, marks included; lengths of those that are no marks."""
     counts = np.bincount(words.ids, minlength=len(words.unique))
-    plain = np.array([not PUNCTUATION.issuperset(word) for word in words.unique], bool)
-    alpha = np.array([any(map(str.isalpha, word)) for word in words.unique], bool)
-    lengths = np.array([len(word) for word in words.unique], np.int64)
+    plain, alpha = ~words.each(_IS_MARK.__getitem__, bool), words.each(_HAS_LETTER.__getitem__, bool)
+    lengths = words.each(len, np.int64)
     every, number = max(1, len(words.ids)), int(counts[plain].sum())
     lines = text.splitlines() or [""]
     return {
@@ -163,13 +169,15 @@ def rewrite(text: str, rules: Lines) -> tuple[str, dict[str, float]]:
     kept = []
     removed = dict.fromkeys(["lines_long_word", "lines_few_words", "lines_javascript", "lines_policy"], 0.0)
     for line in text.splitlines():
-        words = line.split()
-        line = CITATION.sub("", line.strip())
+        pieces = line.split()
+        line = line.strip()
+        if "[" in line:
+            line = CITATION.sub("", line)
         lower = line.lower()
-        if len(line) > rules.max_word_length and max(map(len, words)) > rules.max_word_length:
+        if len(line) > rules.max_word_length and max(map(len, pieces)) > rules.max_word_length:
             removed["lines_long_word"] += 1
-        elif len(words) < rules.min_words:
-            removed["lines_few_words"] += bool(words)
+        elif len(pieces) < rules.min_words:
+            removed["lines_few_words"] += bool(pieces)
         elif "javascript" in lower:
             removed["lines_javascript"] += 1
         elif any(phrase in lower for phrase in POLICY):
@@ -179,25 +187,21 @@ def rewrite(text: str, rules: Lines) -> tuple[str, dict[str, float]]:
     return "\n".join(kept).strip(), removed
 
 
-def c4(text: str) -> dict[str, float]:
-    """What C4's document rules look at, in the rewritten text."""
+def of_rewritten(text: str, rules: Lines) -> dict[str, float]:
+    """What C4's document rules (Raffel et al. 2020, section 2.2) and FineWeb's (Penedo et al. 2024, section 3.6) look
+    at, in the rewritten text."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    number = max(1, len(lines))
+    words, sentences = count(text)
+    _, repeated = _repeats(lines)
     return {
         "lorem_ipsum": float("lorem ipsum" in text.lower()),
         "curly_bracket": float("{" in text),
-        "sentences": float(sum(map(sentences_in, text.splitlines()))),
-    }
-
-
-def fineweb(text: str, rules: Lines) -> dict[str, float]:
-    """Penedo et al. 2024, section 3.6, in the rewritten text."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    count = max(1, len(lines))
-    _, characters = _repeats(lines)
-    return {
-        "punctuated_lines": sum(PUNCTUATED.search(line[-1]) is not None for line in lines) / count,
-        "short_lines": sum(len(line) <= rules.short for line in lines) / count,
-        "duplicate_rewritten_line_characters": characters / max(1, len(text.replace("\n", ""))),
-        "newlines_per_word": text.count("\n") / max(1, len(words_of(text))),
+        "sentences": float(sentences),
+        "punctuated_lines": sum(_ENDS[line[-1]] for line in lines) / number,
+        "short_lines": sum(len(line) <= rules.short for line in lines) / number,
+        "duplicate_rewritten_line_characters": repeated / max(1, len(text) - text.count("\n")),
+        "newlines_per_word": text.count("\n") / max(1, words),
     }
 
 

@@ -7,15 +7,17 @@ hyphens and the like. Pieces recur, so each is cut once.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from itertools import chain
 
 import regex
+
+from webtochat.memo import Memo
 
 _MARK = r"[,:;!?¿¡()\[\]{}<>_#*&·。？！，、；：～\"'`´‘’‚“”„«»‹›「」『』（）【】《》〈〉]|…|\.\.+|\p{So}"
 _PREFIX = regex.compile(rf"{_MARK}|[§%=—–]|\+(?!\d)|\p{{Sc}}")
 _UNIT = r"(?:[kcdmn]?m|[kmg]?g|lbs?|oz|[km]b|gb|tb|[KMGT]B|kB|ha|mph|kph|hPa|Pa|mbar|inch|%|[ap]m)"
-_SUFFIX = regex.compile(
-    rf"(?:['’][sS]|{_MARK}|[—–]|(?<=\d)(?:\+|\p{{Sc}}|{_UNIT})|(?<=[\d\p{{Ll}}%²+)\]\"'’”-])\.|(?<=\p{{Lu}}\p{{Lu}})\.)$"
+_SUFFIX = regex.compile(  # (?r): searched from the end, in a third of the time
+    rf"(?r)(?:['’][sS]|{_MARK}|[—–]|(?<=\d)(?:\+|\p{{Sc}}|{_UNIT})|(?<=[\d\p{{Ll}}%²+)\]\"'’”-])\.|(?<=\p{{Lu}}\p{{Lu}})\.)$"
 )
 _INFIX = regex.compile(
     r"(\.\.+|…|\p{So}|(?<=\d)[+*^-](?=[\d-])|(?<=[\p{Ll}\"'’”])\.(?=[\p{Lu}\"'‘“])"
@@ -28,50 +30,45 @@ _WHOLE = regex.compile(
     r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\."
 )
 _LONG = 200
+_LAST = frozenset(",:;!?)")
 _PLAIN = regex.compile(r"\w+|\S")
 _SENTENCE_END = regex.compile(r"[\p{STerm}…]\p{P}*")
 
 
 def words_of(text: str) -> list[str]:
     """Words, numbers and punctuation marks, in order. Contractions are two words; addresses and abbreviations one."""
-    words: list[str] = []
-    for piece in text.split():
-        # Longer pieces are no words: taking marks off one by one would take the square of their length.
-        words += _words_in(piece) if len(piece) <= _LONG else _PLAIN.findall(piece)
-    return words
+    return list(chain.from_iterable(map(_WORDS.__getitem__, text.split())))
 
 
-@lru_cache(maxsize=1 << 16)
+def count(text: str) -> tuple[int, int]:
+    """Words and sentences. A sentence ends where a full stop stands that is no part of a word, and with its line."""
+    pieces = text.split()
+    last = [line.rsplit(None, 1)[-1] for line in text.splitlines() if line and not line.isspace()]
+    unended = len(last) - sum(map(_ENDS.__getitem__, last))
+    return sum(map(len, map(_WORDS.__getitem__, pieces))), sum(map(_ENDS.__getitem__, pieces)) + unended
+
+
 def _words_in(piece: str) -> tuple[str, ...]:
-    """Words of a text without spaces."""
+    """Words of a text without spaces. 1 in 10 pieces is new, so what most of these are is told before the patterns."""
     if piece.isalpha() and piece.lower() != "cannot":
         return (piece,)
-    before: list[str] = []
-    after: list[str] = []
-    while piece and not _WHOLE.fullmatch(piece):
-        if mark := _PREFIX.match(piece):
-            before.append(mark[0])
-            piece = piece[mark.end() :]
-        elif mark := _SUFFIX.search(piece):
-            after.append(mark[0])
-            piece = piece[: mark.start()]
-        else:
-            break
-    if _WHOLE.fullmatch(piece):
-        middle = [piece]
-    elif contraction := _CONTRACTION.fullmatch(piece):
-        middle = [part for part in contraction.groups() if part]
-    else:
-        middle = [part for part in _INFIX.split(piece) if part]
-    return (*before, *middle, *reversed(after))
+    if len(piece) > _LONG:  # taking marks off one by one would take the square of its length
+        return tuple(_PLAIN.findall(piece))
+    if piece[-1:] in _LAST and piece[:-1].isalpha():
+        return (*_WORDS[piece[:-1]], piece[-1])
+    if ("." in piece or "://" in piece) and _WHOLE.fullmatch(piece):
+        return (piece,)
+    if mark := _PREFIX.match(piece):
+        return (mark[0], *_WORDS[piece[mark.end() :]])
+    if mark := _SUFFIX.search(piece):
+        return (*_WORDS[piece[: mark.start()]], mark[0])
+    if contraction := _CONTRACTION.fullmatch(piece):
+        return tuple(part for part in contraction.groups() if part)
+    return tuple(part for part in _INFIX.split(piece) if part)
 
 
-def sentences_in(line: str) -> int:
-    """Sentences of one line, at least one. One ends where a full stop stands that is no part of a word; what follows
-    the last counts as well."""
-    count, pending = 0, False
-    for piece in line.split():
-        pending = True
-        if _SENTENCE_END.search(piece) and any(map(_SENTENCE_END.match, words_of(piece))):
-            count, pending = count + 1, False
-    return max(1, count + pending)
+def _ends_sentence(piece: str) -> bool:
+    return _SENTENCE_END.search(piece) is not None and any(map(_SENTENCE_END.match, _WORDS[piece]))
+
+
+_WORDS, _ENDS = Memo(_words_in), Memo(_ends_sentence)
