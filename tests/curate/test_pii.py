@@ -15,6 +15,8 @@ ALL = PII(phone="+1 555 0100")
 @pytest.mark.parametrize(("text", "kind", "clean"), [
     ("Write to ann.lee+x@mail.co.uk today.", "email", "Write to email@example.com today."),
     ("<bob_1@x-y.org>", "email", "<email@example.com>"),
+    ("联系me@x.com谢谢", "email", "联系email@example.com谢谢"),
+    ("'//ann@x.com'", "email", "'//email@example.com'"),
     ("from 8.8.8.8, port 53", "ipv4", "from 192.0.2.1, port 53"),
     ("at 2001:4860:4860::8888.", "ipv6", "at 2001:db8::1."),
     ("card 4111 1111 1111 1111 ok", "card", "card 0000 0000 0000 0000 ok"),

@@ -23,8 +23,7 @@ PROSE = (
     ("We cannot; they’re here!", ["We", "can", "not", ";", "they", "’re", "here", "!"]),
     ("Dr. Ada met J. Hart in the U.S. at 10 a.m. (late)", ["Dr.", "Ada", "met", "J.", "Hart", "in", "the", "U.S.", "at",
                                                           "10", "a.m.", "(", "late", ")"]),
-    ("a well-known 10-year plan and/or 5%", ["a", "well", "-", "known", "10", "-", "year", "plan", "and", "/", "or",
-                                             "5", "%"]),
+    ("a well-known 10-year plan and/or 5%", ["a", "well", "-", "known", "10", "-", "year", "plan", "and/or", "5", "%"]),
     ("$1,200.50 for 3kg", ["$", "1,200.50", "for", "3", "kg"]),
     ("see https://a.example/x-y?z=1, or mail me@b.example.", ["see", "https://a.example/x-y?z=1", ",", "or", "mail",
                                                                "me@b.example", "."]),
@@ -38,7 +37,7 @@ def test_words(text: str, words: list[str]) -> None:
 
 @pytest.mark.parametrize(("line", "sentences"), [
     ("One. Two! Three?", 3), ("One. And an end without a stop", 2), ("no stop", 1), ("", 0),
-    ("Dr. Hart of the U.S. came at 3.50 p.m. on Monday.", 1), ("He said: “Go.” She went.", 2), ("Well... no.", 2),
+    ("Dr. Hart of the U.S. came at 3.50 p.m. on Monday.", 1), ("He said: “Go.” She went.", 2), ("Well... no.", 1),
 ])  # fmt: skip
 def test_sentences(line: str, sentences: int) -> None:
     assert count(line) == (len(words_of(line)), sentences)

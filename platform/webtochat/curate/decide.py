@@ -37,7 +37,7 @@ def rules(thresholds: Curate) -> list[Rule]:
 
 def _repetition(thresholds: Curate) -> Iterator[Rule]:
     gopher = thresholds.gopher
-    for unit in ("paragraphs", "lines", "paragraph_characters", "line_characters"):
+    for unit in ("paragraphs", "paragraph_characters", "lines", "line_characters"):
         reason = f"max_duplicate_{unit}"
         yield Rule("gopher_repetition", reason, f"duplicate_{unit}", getattr(gopher, reason), True)
     for n, limit in sorted(gopher.max_top_ngrams.items()):

@@ -34,6 +34,6 @@ def _model(path: str | None) -> Any:
 
 def identify(text: str, model_path: str | None = None, count: int = 3) -> list[tuple[str, float]]:
     """The likeliest languages (ISO 639 codes) and their probabilities, the likeliest first."""
-    # `predict` itself fails with numpy 2; this is what it calls. fastText reads one line.
-    found = _model(model_path).f.predict(text.replace("\n", " "), count, 0.0, "strict")
+    # `predict` itself fails with numpy 2; this is what it calls. fastText reads one line, whose end counts as a word.
+    found = _model(model_path).f.predict(text.replace("\n", " ") + "\n", count, 0.0, "strict")
     return [(label.removeprefix("__label__"), min(1.0, float(score))) for score, label in found] or [("", 0.0)]

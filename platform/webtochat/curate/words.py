@@ -13,9 +13,14 @@ import regex
 
 from webtochat.memo import Memo
 
-_MARK = r"[,:;!?¿¡()\[\]{}<>_#*&·。？！，、；：～\"'`´‘’‚“”„«»‹›「」『』（）【】《》〈〉]|…|\.\.+|\p{So}"
+_MARK = (
+    r"''|\):|[;:]-?\)+|(?<!\d)8\)|:-?[(*\]]|\[:|\(;"  # faces, which are one mark
+    r"|[,:;!?¿¡()\[\]{}<>_#*&·。？！，、；：～\"'`´‘’‚“”„«»‹›「」『』（）【】《》〈〉]|…|\.\.+|\p{So}"
+)
 _PREFIX = regex.compile(rf"{_MARK}|[§%=—–]|\+(?!\d)|\p{{Sc}}")
-_UNIT = r"(?:[kcdmn]?m|[kmg]?g|lbs?|oz|[km]b|gb|tb|[KMGT]B|kB|ha|mph|kph|hPa|Pa|mbar|inch|%|[ap]m)"
+_UNIT = (
+    r"(?:[kcdm]?m[²³]?|[nµ]m|km/h|kmh|m/s|ha|yd|in|ft|[km]?g|µg|t|lb|oz|mph|h?Pa|mbar|mb|kb|gb|tb|[KMGT]B?|%|[ap]m)"
+)
 _SUFFIX = regex.compile(  # (?r): searched from the end, in a third of the time
     rf"(?r)(?:['’][sS]|{_MARK}|[—–]|(?<=\d)(?:\+|\p{{Sc}}|{_UNIT})|(?<=[\d\p{{Ll}}%²+)\]\"'’”-])\.|(?<=\p{{Lu}}\p{{Lu}})\.)$"
 )
@@ -26,13 +31,14 @@ _INFIX = regex.compile(
 _CONTRACTION = regex.compile(r"(can)(not)|(\p{L}+)(n['’]t)|(\p{L}+)(['’](?:re|ve|ll|d|m))", regex.IGNORECASE)
 _WHOLE = regex.compile(
     r"(?:https?://|www\.)\S*[\w/]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|(?:[\p{L}\d-]+\.)+\p{Ll}{2,6}(?:/\S*[\w/])?"
-    r"|\p{L}\.|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Ltd|Co|Corp|Rep|Sen|Gov|Gen|Mt|vs|e\.g|i\.e|[ap]\.m"
-    r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\."
+    r"|\p{L}\.|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Ltd|Co|Corp|Rep|Sen|Gov|Gen|Mt|vs|[Ee]\.g|i\.e|[ap]\.m|Ph\.D|Bros|Rev"
+    r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec|Ala|Ariz|Ark|Calif|Colo|Conn|Fla|Ill|Ind|Mass|Md|Mich|Minn|Mo|Pa"
+    r"|Tenn|Va|Wash|Wis)\."
 )
 _LONG = 200
 _LAST = frozenset(",:;!?)")
 _PLAIN = regex.compile(r"\w+|\S")
-_SENTENCE_END = regex.compile(r"[\p{STerm}…]\p{P}*")
+_SENTENCE_END = regex.compile(r"\p{STerm}")
 
 
 def words_of(text: str) -> list[str]:
@@ -50,7 +56,7 @@ def count(text: str) -> tuple[int, int]:
 
 def _words_in(piece: str) -> tuple[str, ...]:
     """Words of a text without spaces. 1 in 10 pieces is new, so what most of these are is told before the patterns."""
-    if piece.isalpha() and piece.lower() != "cannot":
+    if piece == "and/or" or (piece.isalpha() and piece.lower() != "cannot"):
         return (piece,)
     if len(piece) > _LONG:  # taking marks off one by one would take the square of its length
         return tuple(_PLAIN.findall(piece))
@@ -68,7 +74,7 @@ def _words_in(piece: str) -> tuple[str, ...]:
 
 
 def _ends_sentence(piece: str) -> bool:
-    return _SENTENCE_END.search(piece) is not None and any(map(_SENTENCE_END.match, _WORDS[piece]))
+    return _SENTENCE_END.search(piece) is not None and any(map(_SENTENCE_END.fullmatch, _WORDS[piece]))
 
 
 _WORDS, _ENDS = Memo(_words_in), Memo(_ends_sentence)
