@@ -3,6 +3,8 @@ of webtochat: JSON lines in, JSON lines out, first the version.
 
 python benchmarks/peers.py trafilatura pages.jsonl texts.jsonl
 python benchmarks/peers.py datatrove folder/of/warc folder/to/write lid.176.ftz 2 figures.json
+python benchmarks/peers.py datatrove-duplicates folder/of/jsonl folder/to/write 2 figures.json
+python benchmarks/peers.py filters texts.jsonl lid.176.ftz judged.jsonl
 """
 
 from __future__ import annotations
@@ -82,5 +84,115 @@ def datatrove(warc: str, folder: str, language_model: str, workers: str, made: s
     Path(made).write_text(json.dumps(figures | {"version": version("datatrove")}))
 
 
+def filters(source: str, language_model: str, made: str) -> None:
+    """What each of FineWeb's filters says of each text on its own, whatever the others say: None to keep it, else the
+    reason; FineWeb's of the text that C4's line rules rewrote. Those after the language only of English texts, with
+    what they read: the words, the rewritten text and its words and sentences. And the text without personal data."""
+    from datatrove.data import Document
+    from datatrove.pipeline.filters import (
+        C4QualityFilter,
+        FineWebQualityFilter,
+        GopherQualityFilter,
+        GopherRepetitionFilter,
+        LanguageFilter,
+    )
+    from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
+    from datatrove.pipeline.formatters import PIIFormatter
+    from datatrove.utils.text import split_into_sentences, split_into_words
+
+    language, pii = LanguageFilter("en"), PIIFormatter(email_replacement="<email>", ip_replacement="<ip>")
+    language.model.MODEL_URL = language_model
+    repetition, quality, fineweb = GopherRepetitionFilter(), GopherQualityFilter(), FineWebQualityFilter()
+    c4 = C4QualityFilter(filter_no_terminal_punct=False)
+    line_rules = C4QualityFilter(
+        filter_no_terminal_punct=False, min_num_sentences=-1, filter_lorem_ipsum=False, filter_curly_bracket=False
+    )
+
+    def removed(by: BaseFilter, document: Document) -> str | None:
+        kept, reason = get_filter_result(by.filter(document))
+        return None if kept else reason or "removed"
+
+    with open(source) as texts, open(made, "w") as judged:
+        print(json.dumps(version("datatrove")), file=judged)
+        for text in map(json.loads, texts):
+            document = Document(text, "")
+            row = {"pii": pii.format(text), "language": removed(language, document)}
+            row["score"] = document.metadata["language_score"]
+            if row["language"] is None:
+                row |= {by.__class__.__name__: removed(by, document) for by in (repetition, quality)}
+                row |= {"words": split_into_words(text), "C4QualityFilter": removed(c4, Document(text, ""))}
+                line_rules.filter(document)
+                rewritten = document.text
+                row |= {"FineWebQualityFilter": removed(fineweb, document), "rewritten": rewritten}
+                row["rewritten_words"] = len(split_into_words(rewritten))
+                row["sentences"] = sum(len(split_into_sentences(line)) for line in rewritten.splitlines() if line)
+            print(json.dumps(row), file=judged)
+
+
+def datatrove_duplicates(folder: str, work: str, workers: str, made: str) -> None:
+    """MinHash as in FineWeb's recipe, on JSON lines. Writes the seconds of signing and of finding what goes, and the
+    ids that stay."""
+    began = time.perf_counter()
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import (
+        MinhashDedupBuckets,
+        MinhashDedupCluster,
+        MinhashDedupFilter,
+        MinhashDedupSignature,
+    )
+    from datatrove.pipeline.dedup.minhash import MinhashConfig
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.writers.jsonl import JsonlWriter
+    from datatrove.utils.hashing import HashConfig
+
+    files, jobs = len(list(Path(folder).glob("*.jsonl"))), int(workers)
+
+    def run(pipeline: list, tasks: int) -> float:
+        LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=min(jobs, tasks), logging_dir=None).run()
+        return time.perf_counter()
+
+    hashed = HashConfig(hash_fc="sha1", precision=64)
+    config = MinhashConfig(hash_config=hashed, num_buckets=14, hashes_per_bucket=8, n_grams=5)
+    reader = JsonlReader(folder)
+    signed = run([reader, MinhashDedupSignature(output_folder=f"{work}/signatures", config=config)], files)
+    run([MinhashDedupBuckets(f"{work}/signatures", f"{work}/buckets", config=config)], config.num_buckets)
+    found = run([MinhashDedupCluster(f"{work}/buckets", f"{work}/remove", config=config)], 1)
+    run([reader, MinhashDedupFilter(f"{work}/remove"), JsonlWriter(f"{work}/kept")], files)
+    kept = [
+        json.loads(line)["id"]
+        for path in Path(f"{work}/kept").glob("*.jsonl.gz")
+        for line in gzip.decompress(path.read_bytes()).splitlines()
+    ]
+    figures = {"signatures": signed - began, "finding": found - signed, "processes": jobs, "kept": kept}
+    Path(made).write_text(json.dumps(figures | {"version": version("datatrove")}))
+
+
+def datasketch_duplicates(folder: str, _work: str, _workers: str, made: str) -> None:
+    """The same in one process, as the library has no other way; a document goes if one before it is found."""
+    began = time.perf_counter()
+    from datasketch import MinHash, MinHashLSH
+
+    def shingles(text: str) -> list[bytes]:
+        words = text.split()
+        return [" ".join(words[start : start + 5]).encode() for start in range(max(1, len(words) - 4))]
+
+    lines = (json.loads(line) for path in sorted(Path(folder).glob("*.jsonl")) for line in path.open())
+    ids, texts = zip(*((row["id"], row["text"]) for row in lines), strict=True)
+    signatures = MinHash.bulk(map(shingles, texts), num_perm=14 * 8)
+    signed = time.perf_counter()
+    index = MinHashLSH(num_perm=14 * 8, params=(14, 8))
+    kept = []
+    for number, signature in zip(ids, signatures, strict=True):
+        if not index.query(signature):
+            kept.append(number)
+        index.insert(number, signature)
+    figures = {"signatures": signed - began, "finding": time.perf_counter() - signed, "processes": 1, "kept": kept}
+    Path(made).write_text(json.dumps(figures | {"version": version("datasketch")}))
+
+
 if __name__ == "__main__":
-    {"trafilatura": trafilatura, "datatrove": datatrove}[sys.argv[1]](*sys.argv[2:])
+    known = {
+        "trafilatura": trafilatura, "datatrove": datatrove, "filters": filters,
+        "datatrove-duplicates": datatrove_duplicates, "datasketch-duplicates": datasketch_duplicates,
+    }  # fmt: skip
+    known[sys.argv[1]](*sys.argv[2:])
