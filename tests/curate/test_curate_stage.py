@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -17,10 +19,12 @@ from warcio.warcwriter import WARCWriter
 from webtochat import storage
 from webtochat.artifact import Artifact
 from webtochat.crawl.stage import crawl
-from webtochat.curate.stage import curate, measure
-from webtochat.recipe import Recipe
+from webtochat.curate.stage import PAGE, curate, measure, quality
+from webtochat.errors import UserError
+from webtochat.recipe import Limits, Recipe
 from webtochat.run import Run, Screen
 
+sys.path.insert(0, str(Path(__file__).parent))
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "warc"
 TOPICS = [
@@ -33,7 +37,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory):
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
         _temp_dir=str(tmp_path_factory.mktemp("ray", numbered=False))[:60],
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT / "platform")}},
+        runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT / 'platform'}:{Path(__file__).parent}"}},
     )  # fmt: skip
     yield
     ray.shutdown()
@@ -120,6 +124,71 @@ def test_other_thresholds_read_no_warc_and_hashes_do_not_know_the_workers(pages:
     assert curate(run).manifest.counts["removed"]["gopher_quality.min_words"] == 16
 
 
+def test_the_users_own_steps(pages: Path, tmp_path: Path) -> None:
+    steps = [
+        {"path": "python:own_steps:Classifier", "arguments": {"word": "bread"}, "name": "bread_counter"},
+        {"path": "python:own_steps:no_rivers"},
+        {"path": "python:own_steps:vowels"},
+        {"path": "python:own_steps:sometimes_broken"},
+    ]
+    sections = {"measure": {"steps": steps}, "cluster": {"steps": {"bread_counter": {"batch": 2, "number": 2}}}}
+    run = run_of(tmp_path, f"{pages}/*.warc.gz", curate={"near_duplicates": None}, **sections)
+    crawl(run)
+    measured = measure(run)
+    assert measured.manifest.counts["own"] == {"bread": 13, "together": 13, "vowels": 15}
+    curated = curate(run)
+    assert curated.manifest.counts["removed"] == {
+        "http.not_html": 4, "duplicates.exact_duplicate": 4, "bread_counter.too_towering": 1, "no_rivers.river": 1,
+        "sometimes_broken.error_KeyError": 1,
+    }  # fmt: skip
+    own = [dict(row["own"]) for row in rows(curated, "kept/")]
+    assert len(own) == 9 and {each["bread"] for each in own} == {1.0}
+    assert max(each["together"] for each in own) == 2.0
+    run.discard("curate")
+    run.recipe.curate.own = {"vowels": Limits(at_least=0.99)}
+    assert curate(run).manifest.counts["removed"]["own.min_vowels"] == 13
+    run.discard("curate")
+    run.recipe.curate.own = {"vowles": Limits(at_least=0.99)}
+    with pytest.raises(UserError, match=r"curate\.own\.vowles: none of measure\.steps measured it"):
+        curate(run)
+
+
+def test_pages_with_texts_of_evaluation_sets_go_with_the_set_named(pages: Path, tmp_path: Path) -> None:
+    asked = "In the morning the people go to the bridge with bread, cheese and a bottle of water."
+    (tmp_path / "towns.jsonl").write_text(json.dumps({"question": asked}))
+    run = run_of(tmp_path, f"{pages}/*.warc.gz", curate={"evaluation_sets": {"towns": [f"{tmp_path}/towns.jsonl"]}})
+    crawl(run)
+    measure(run)
+    curated = curate(run)
+    (row,) = (row for row in rows(curated, "removed/") if row["step"] == "contamination")
+    assert (row["reason"], row["value"]) == ("towns", 5.0) and row["title"] == "bridge"
+    page = Path(run.directory, PAGE).read_text()
+    assert "contamination" in page and "http://bridge.example/0" in page and "kept in its place: http://mill" in page
+    (tmp_path / "towns.jsonl").write_text(json.dumps({"question": asked + " Who are they?"}))
+    with pytest.raises(UserError, match="evaluation_sets"):
+        curate(run)
+
+
+def test_a_quality_model_is_trained_and_then_measured_by(pages: Path, tmp_path: Path) -> None:
+    good = [{"text": f"The council of the {topic} met and voted on its budget."} for topic in TOPICS * 20]
+    (tmp_path / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in good))
+    run = run_of(tmp_path, f"{pages}/*.warc.gz", quality={"good": [f"{tmp_path}/good.jsonl"]})
+    crawl(run)
+    measure(run)
+    curate(run)
+    trained = quality(run)
+    assert trained.manifest.counts["good"]["trained"] > 5 and trained.path("model.bin") in trained.files()
+    sections = {"measure": {"quality_model": trained.path("model.bin")}, "curate": {"min_quality": 1.0}}
+    judged = run_of(tmp_path / "judged", f"{pages}/*.warc.gz", **sections)
+    crawl(judged)
+    measure(judged)
+    removed = [row for row in rows(curate(judged), "removed/") if row["step"] == "quality"]
+    assert removed and {row["reason"] for row in removed} == {"min_quality"} and 0 <= removed[0]["quality"] < 1
+    judged.recipe.measure.quality_model = None
+    with pytest.raises(UserError, match=r"curate\.min_quality"):
+        curate(judged)
+
+
 def test_a_part_that_a_killed_run_left_is_not_made_again(pages: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path, f"{pages}/*.warc.gz")
     crawl(run)
@@ -127,7 +196,6 @@ def test_a_part_that_a_killed_run_left_is_not_made_again(pages: Path, tmp_path: 
     storage.delete(whole.path("manifest.json"))
     draft = whole.path("draft.json")
     identity = whole.manifest.identity | {"inputs": whole.manifest.inputs}
-    import json
 
     storage.write_bytes(draft, json.dumps({"identity": identity, "seconds": 1.0}).encode())
     parts = sorted(Path(path) for path in whole.files())

@@ -41,7 +41,7 @@ def test_a_good_page_is_measured() -> None:
     row = row_of(record(), "f.warc.gz", Measure(), NONE)
     assert stopped(record()) is None and row["language"] == "en" and row["language_score"] > 0.65
     assert row["text"].startswith("The miller") and row["rewritten_bytes"] == len(row["rewritten"].encode())
-    assert set(SCHEMA.names) - set(row) == {"token_count", "step", "reason", "value", "threshold"}
+    assert set(SCHEMA.names) - set(row) == {"token_count", "step", "reason", "value", "threshold", "quality", "own"}
 
 
 @pytest.mark.parametrize(("found", "reason"), [

@@ -52,8 +52,8 @@ def rows(path: str, name: str) -> Iterator[pa.RecordBatch]:
     where a damaged file ends have a null text, so that they are counted where they are removed. Ids that are missing
     follow from the place in the file."""
     number = 0
-    for raw in _raw(path):
-        table = [_row(row, name, number + position) for position, row in enumerate(raw)]
+    for batch in raw(path, COLUMNS.names):
+        table = [_row(row, name, number + position) for position, row in enumerate(batch)]
         number += len(table)
         yield pa.RecordBatch.from_pylist(table, COLUMNS)
 
@@ -91,20 +91,21 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and 0 <= value < 2**63 else None
 
 
-def _raw(path: str) -> Iterator[list[Any]]:
-    """Rows as they stand in a file, in batches; None for one that cannot be read."""
+def raw(path: str, columns: list[str] | None = None) -> Iterator[list[Any]]:
+    """Rows as they stand in a file, in batches; None for one that cannot be read. With `columns`, of which `text` must
+    be there, no others are read where the format allows it."""
     with _open(path) as source:
-        yield from _parquet(path, source) if path.endswith(".parquet") else _lines(path, source)
+        yield from _parquet(path, source, columns) if path.endswith(".parquet") else _lines(path, source)
 
 
-def _parquet(path: str, source: Any) -> Iterator[list[Any]]:
+def _parquet(path: str, source: Any, wanted: list[str] | None) -> Iterator[list[Any]]:
     try:
         file = pq.ParquetFile(source)
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is not Parquet ({str(error).splitlines()[0]}): take it out of crawl.paths") from error
-    if "text" not in file.schema_arrow.names:
+    if wanted and "text" not in file.schema_arrow.names:
         raise UserError(f"{path} has no column text: its columns are {', '.join(file.schema_arrow.names)}")
-    columns = [name for name in COLUMNS.names if name in file.schema_arrow.names]
+    columns = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
     for group in range(file.num_row_groups):
         try:
             for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):

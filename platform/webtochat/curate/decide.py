@@ -27,12 +27,14 @@ class Rule:
     at_most: bool
 
     def removes(self, value: float) -> bool:
+        """A measurement that is NaN breaks no rule."""
         return value > self.threshold if self.at_most else value < self.threshold
 
 
 def rules(thresholds: Curate) -> list[Rule]:
     """Every rule of a recipe, in the order in which they are applied; the first that a page breaks is its reason."""
-    return [*_repetition(thresholds), *_quality(thresholds), *_c4(thresholds), *_fineweb(thresholds)]
+    ordered = [_repetition, _quality, _c4, _fineweb, _classified, _own]
+    return [rule for made in ordered for rule in made(thresholds)]
 
 
 def _repetition(thresholds: Curate) -> Iterator[Rule]:
@@ -77,6 +79,19 @@ def _fineweb(thresholds: Curate) -> Iterator[Rule]:
     yield Rule("fineweb", "max_newlines_per_word", "newlines_per_word", fineweb.max_newlines_per_word, True)
 
 
+def _classified(thresholds: Curate) -> Iterator[Rule]:
+    if thresholds.min_quality is not None:
+        yield Rule("quality", "min_quality", "quality", thresholds.min_quality, False)
+
+
+def _own(thresholds: Curate) -> Iterator[Rule]:
+    for name, limits in thresholds.own.items():
+        if limits.at_least is not None:
+            yield Rule("own", f"min_{name}", name, limits.at_least, False)
+        if limits.at_most is not None:
+            yield Rule("own", f"max_{name}", name, limits.at_most, True)
+
+
 def decide(measurements: Mapping[str, float], thresholds: Curate) -> Removal | None:
     """Why a page goes, or None if it stays."""
     return first_broken(measurements, rules(thresholds))
@@ -84,7 +99,9 @@ def decide(measurements: Mapping[str, float], thresholds: Curate) -> Removal | N
 
 def first_broken(measurements: Mapping[str, float], ordered: list[Rule]) -> Removal | None:
     for rule in ordered:
-        value = measurements[rule.measurement]
+        value = measurements.get(rule.measurement)
+        if value is None:  # a step of the user's need not measure each page
+            continue
         if rule.removes(value):
             return Removal(rule.step, rule.reason, value, rule.threshold)
     return None

@@ -75,7 +75,8 @@ def counts_of(path: str) -> dict[str, Any]:
 def write_part(path: str, rows: Iterable[dict[str, Any]], skipped: Counter[str]) -> None:
     """Writes measured rows. `skipped` counts records that are no rows, and is read when the rows have ended."""
     stopped: Counter[str] = Counter()
-    counts: dict[str, Any] = {"rows": 0, "stopped": stopped, "skipped": skipped}
+    own: Counter[str] = Counter()
+    counts: dict[str, Any] = {"rows": 0, "stopped": stopped, "skipped": skipped, "own": own}
     with writing(path, SCHEMA, counts) as groups:
         pending: list[dict[str, Any]] = []
         size = 0
@@ -83,6 +84,7 @@ def write_part(path: str, rows: Iterable[dict[str, Any]], skipped: Counter[str])
             counts["rows"] += 1
             if row.get("step"):
                 stopped[f"{row['step']}.{row['reason']}"] += 1
+            own.update((row.get("own") or {}).keys())
             pending.append(row)
             size += len(row.get("text") or "")
             if len(pending) >= 200 or size >= GROUP_BYTES // 4:
@@ -97,3 +99,9 @@ def read_part(path: str) -> Iterator[pa.Table]:
         file = pq.ParquetFile(source)
         for group in range(file.num_row_groups):
             yield file.read_row_group(group)
+
+
+def row_of_part(path: str, number: int, columns: list[str]) -> dict[str, Any]:
+    """One row of a part."""
+    with storage.open_input_file(path) as source:
+        return pq.read_table(source, columns=columns).slice(number, 1).to_pylist()[0]

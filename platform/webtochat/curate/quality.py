@@ -34,13 +34,22 @@ def measure(text: str) -> dict[str, float]:
     return measured(text, Lines(), Measure().stop_words["en"])[0]
 
 
-def measured(text: str, lines: Lines, stop_words: Collection[str] | None) -> tuple[dict[str, float], str]:
+def measured(
+    text: str, lines: Lines, stop_words: Collection[str] | None, lap: Callable[[str], None] = lambda step: None
+) -> tuple[dict[str, float], str]:
     """Every measurement, and the text that C4's line rules rewrote, which is what a kept document holds. Without
-    `stop_words`, which each language has its own of, they are not counted: NaN, which breaks no rule."""
+    `stop_words`, which each language has its own of, they are not counted: NaN, which breaks no rule. `lap` is told the
+    step whose measurements are made."""
     words = Words.of(text)
+    values = gopher_repetition(text, words)
+    lap("gopher_repetition")
+    values |= gopher_quality(text, words, stop_words)
+    lap("gopher_quality")
     rewritten, removed = rewrite(text, lines)
-    values = gopher_repetition(text, words) | gopher_quality(text, words, stop_words)
-    return values | removed | of_rewritten(rewritten, lines), rewritten
+    lap("c4")
+    values |= removed | of_rewritten(rewritten, lines)
+    lap("fineweb")
+    return values, rewritten
 
 
 @dataclass(frozen=True)

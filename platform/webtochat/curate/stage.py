@@ -8,33 +8,29 @@ them, keep the order of (file_path, offset), so the bytes do not depend on how t
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pyarrow as pa
 import ray
 
 from webtochat import artifact, storage
 from webtochat.artifact import Artifact
 from webtochat.crawl import documents
 from webtochat.crawl.listing import read_listing
-from webtochat.crawl.stream import open_stream
-from webtochat.crawl.warc import records
-from webtochat.curate import language, main_content, parts, pii
-from webtochat.curate.decide import Removal, first_broken, rules
-from webtochat.curate.guard import GuardedExtraction
-from webtochat.curate.page import SCHEMA, measured_row, row_of
-from webtochat.curate.quality import COLUMNS
+from webtochat.curate import actors, classifier, language, main_content, parts, report, samples, steps, tasks
+from webtochat.curate.contamination import EvaluationSets
+from webtochat.curate.report import Sample, Step
 from webtochat.curate.urls import Blocklists
-from webtochat.duplicates import minhash, signatures
+from webtochat.duplicates import signatures
 from webtochat.duplicates import stage as duplicates
 from webtochat.errors import UserError
-from webtochat.recipe import Curate, Measure
+from webtochat.recipe import Actors, Cluster, Curate, Measure
 from webtochat.run import Run, Stage
 
-DECIDING = [*parts.STOPPED, *COLUMNS]
-EXACT, NEAR = Removal("duplicates", "exact_duplicate"), Removal("duplicates", "near_duplicate")
+PAGE = "curation.html"
+"""Beside the artifacts: it tells times, which differ from run to run."""
 
 
 # measure -------------------------------------------------------------------------------------------------------------
@@ -54,22 +50,46 @@ def measure(run: Run) -> Artifact:
         if run.recipe.crawl.source == "common-crawl" and run.recipe.crawl.crawl_id:
             section = section.model_copy(update={"dump": run.recipe.crawl.crawl_id})
         files = sorted(read_listing(crawled), key=lambda file: file.name)
-        paths = {file.name: stage.path(parts.part_name(file.name)) for file in files}
-        done = {entry.path for entry in stage.files()}
-        todo = [
-            {"name": file.name, "source": file.path, "part": paths[file.name]}
-            for file in files if paths[file.name] not in done
-        ]  # fmt: skip
-        finished = spread(_measure_file, todo, (section, lists), run.recipe.cluster.measure_workers)
-        for number, each in enumerate(finished, len(files) - len(todo) + 1):
-            stage.progress(number, len(files), "WARC files", each["name"])
-        counts = _added([parts.counts_of(path) for path in paths.values()])
+        sources = [(file.name, file.path) for file in files]
+        made = {name: stage.path(parts.part_name(name)) for name, _ in sources}
+        _make_parts(stage, sources, made, tasks.measure_file, (section, lists), section, run.recipe.cluster)
+        counts = _added([parts.counts_of(path) for path in made.values()])
         measured = counts["rows"] - sum(counts["stopped"].values())
         stage.metrics({"rows": counts["rows"], "measured": measured} | _named("stopped", counts["stopped"]))
         return stage.commit(
-            counts=counts, summary=f"{measured:,} of {counts['rows']:,} pages measured from {len(files)} WARC files",
+            counts=counts | {"seconds": _seconds(stage)},
+            summary=f"{measured:,} of {counts['rows']:,} pages measured from {len(files)} WARC files",
             gain=f"{measured / max(1, counts['rows']):.0%} are {'/'.join(section.languages) or 'readable'} text",
         )  # fmt: skip
+
+
+def _make_parts(
+    stage: Stage, sources: list[tuple[str, str]], made: dict[str, str], function: Callable[..., dict[str, Any]],
+    shared: Any, section: Measure, cluster: Cluster,
+) -> None:  # fmt: skip
+    """A measured part for each (name, file): `function`, then the user's steps that are classes, each a pass over all
+    parts. After a kill a file goes on from the last pass that it came through."""
+    classes = steps.classes(section)
+
+    def after(number: int, name: str) -> str:
+        return made[name] if number == len(classes) else stage.scratch(f"pass-{number}", parts.part_name(name))
+
+    there = {entry.path for entry in storage.files_below(stage.directory)}
+    for number in range(len(classes) + 1):
+        todo = [
+            {"name": name, "source": after(number - 1, name) if number else file, "part": after(number, name),
+             "seconds": stage.scratch("seconds", f"{number}-{parts.part_name(name)}.json")}
+            for name, file in sources
+            if there.isdisjoint(after(later, name) for later in range(number, len(classes) + 1))
+        ]  # fmt: skip
+        note = f"{classes[number - 1].name} " if number else ""
+        if number:
+            step = classes[number - 1]
+            finished = actors.judged(step, section, cluster.steps.get(step.name, Actors()), todo)
+        else:
+            finished = spread(function, todo, shared, cluster.measure_workers)
+        for done, each in enumerate(finished, len(sources) - len(todo) + 1):
+            stage.progress(done, len(sources), "files", note + each["name"])
 
 
 def measuring_identity(section: Measure, lists: Blocklists | None) -> dict[str, Any]:
@@ -79,7 +99,12 @@ def measuring_identity(section: Measure, lists: Blocklists | None) -> dict[str, 
         "main_content": storage.sha256(str(main_content.WEIGHTS)),
         "language_model": storage.sha256(language.model_path(section.language_model)),
     }
-    return {"measure": section.model_dump(mode="json") | contents}
+    if section.quality_model is not None:
+        if not storage.exists(section.quality_model):
+            raise UserError(f"no file at measure.quality_model={section.quality_model}: jobs/quality.py makes one")
+        contents["quality_model"] = storage.sha256(section.quality_model)
+    own = [step.model_dump(mode="json") | {"code": steps.fingerprint(step)} for step in section.steps]
+    return {"measure": section.model_dump(mode="json") | contents | {"steps": own}}
 
 
 def spread(
@@ -99,29 +124,204 @@ def spread(
         task,  # type: ignore[arg-type]  # mypy does not see fn_args
         fn_args=[[held]],
         num_cpus=1,
-        concurrency=workers and min(workers, len(rows)),
+        compute=ray.data.TaskPoolStrategy(size=workers and min(workers, len(rows))),
     )
     yield from tasks.iter_rows()
 
 
-def _measure_file(row: dict[str, Any], shared: tuple[Measure, Blocklists]) -> dict[str, Any]:
-    """Writes the part of one WARC file."""
-    section, lists = shared
-    skipped: Counter[str] = Counter()
-    with open_stream(row["source"]) as source, GuardedExtraction(section.page_seconds) as extract:
-        found = records(source, section.max_page_bytes, skipped)
-        parts.write_part(row["part"], (row_of(each, row["name"], section, lists, extract) for each in found), skipped)
-    return {"name": row["name"]}
+# curate --------------------------------------------------------------------------------------------------------------
+
+
+def curate(run: Run) -> Artifact:
+    """The pages that stay and those that go, each with its reason."""
+    section, own = run.recipe.curate, run.recipe.measure.steps
+    from_documents = run.recipe.crawl.source == "documents"
+    source = run.open("crawl" if from_documents else "measure")
+    if section.min_quality is not None and run.recipe.measure.quality_model is None:
+        raise UserError("curate.min_quality is a limit for measure.quality_model, and the recipe names none")
+    identity = run.recipe.identity("curate")
+    earlier = [artifact.open_artifact(directory, "curate") for directory in section.earlier]
+    for made in earlier:
+        if made.manifest.identity["curate"]["near_duplicates"] != identity["curate"]["near_duplicates"]:
+            raise UserError(f"curate.earlier: {made.directory} was made with other settings of near_duplicates")
+    sets = EvaluationSets.of(section)
+    identity["curate"] |= {
+        "earlier": [made.content_hash for made in earlier], "evaluation_sets": sets and sets.fingerprint(),
+    }  # fmt: skip
+    if from_documents:  # measured here, so what measuring depends on is part of the identity
+        identity |= measuring_identity(run.recipe.measure, None)
+    stage = run.begin("curate", identity, [source])
+    if isinstance(stage, Artifact):
+        return stage
+    with stage:
+        workers = run.recipe.cluster.measure_workers
+        measured = _measured_documents(stage, source, run) if from_documents else source.files()
+        measured = sorted(measured, key=parts.file_of)
+        measured_counts = _added([parts.counts_of(part) for part in measured])
+        _all_measured(section, measured_counts["own"])
+        signed = [stage.path("signatures", parts.part_name(parts.file_of(part))) for part in measured]
+        runs = _sign(stage, measured, signed, (section, sets), workers)
+        known = [path for made in earlier for path in made.files("signatures/")]
+        stage.screen.progress("  curate: looking for duplicates")
+        duplicates.find(
+            [(path, number) for number, path in enumerate([*known, *signed])],
+            [len(known) + first for first, _ in runs], stage.scratch("duplicates"),
+            section.exact_duplicates, section.near_duplicates is not None,
+        )  # fmt: skip
+        rows: list[dict[str, Any]] = [
+            {"number": number, "directory": stage.directory, "parts": measured[first:last],
+             "signed": signed[first:last], "first": len(known) + first,
+             "duplicates": duplicates.path_of(stage.scratch("duplicates"), number),
+             "samples": stage.scratch("samples", f"{number}.json")}
+            for number, (first, last) in enumerate(runs)
+        ]  # fmt: skip
+        removed: Counter[str] = Counter()
+        replaced: Counter[str] = Counter()
+        kept = kept_bytes = 0
+        for number, each in enumerate(spread(tasks.write_documents, rows, section, workers), 1):
+            counts = parts.counts_of(each["path"])
+            kept, kept_bytes = kept + counts["kept"], kept_bytes + counts["bytes"]
+            removed.update(counts["removed"])
+            replaced.update(counts["pii"])
+            stage.progress(number, len(rows), "files", "written")
+        total = measured_counts["rows"]
+        if kept + sum(removed.values()) != total:
+            raise RuntimeError(f"{total} pages were measured, but {kept} kept and {sum(removed.values())} removed")
+        numbers = {"measured": total, "kept": kept, "kept_bytes": kept_bytes}
+        reasons, found = _ordered(removed), _ordered(replaced)
+        seconds = Counter(source.manifest.counts.get("seconds", {})) + Counter(_seconds(stage))
+        steps_shown = samples.funnel(total, reasons, [step.name for step in own], seconds)
+        summary = f"kept {kept:,} of {total:,} pages, {kept_bytes / 1e6:.1f} MB"
+        _show(stage, steps_shown, reasons, found)
+        drawn = samples.together(json.loads(storage.read_bytes(row["samples"])) for row in rows)
+        page = report.html(
+            f"{run.recipe.name}: curation", summary, steps_shown, [_sample(row, measured, len(known)) for row in drawn]
+        )
+        stage.metrics(numbers | _named("removed", reasons) | _named("pii", found))
+        stage.tracked.text(page, PAGE)
+        storage.write_bytes(storage.join(run.directory, PAGE), page.encode())
+        stage.say(f"pages that went, by reason: {storage.join(run.directory, PAGE)}")
+        return stage.commit(
+            counts=numbers | {"removed": reasons, "pii": found, "seconds": _seconds(stage)}, summary=summary,
+            gain=f"{1 - kept / max(1, total):.0%} removed, by {len(reasons)} reasons",
+        )  # fmt: skip
+
+
+def _all_measured(section: Curate, measured: dict[str, int]) -> None:
+    missing = [name for name in section.own if name not in measured]
+    if missing:
+        known = f"they measured {', '.join(measured)}" if measured else "the recipe has none, or they measured nothing"
+        raise UserError(f"curate.own.{missing[0]}: none of measure.steps measured it; {known}")
+
+
+def _sign(
+    stage: Stage, measured: list[str], signed: list[str], shared: tuple[Curate, EvaluationSets | None],
+    workers: int | None,
+) -> list[tuple[int, int]]:  # fmt: skip
+    """First pass over the parts. Returns the runs of them that become a file each."""
+    todo = [
+        {"part": part, "signed": path, "seconds": stage.scratch("seconds", parts.part_name(parts.file_of(part)))}
+        for part, path in zip(measured, signed, strict=True)
+    ]  # fmt: skip
+    sizes: dict[str, int] = {}
+    for each in spread(tasks.sign_part, todo, shared, workers):
+        sizes[each["part"]] = each["bytes"]
+        stage.progress(len(sizes), len(measured), "parts", "decided")
+    return tasks.pack([sizes[part] for part in measured], shared[0].file_bytes)
+
+
+def _show(stage: Stage, shown: list[Step], reasons: dict[str, int], found: dict[str, int]) -> None:
+    """The funnel and the most frequent reasons, on the screen and in MLflow."""
+    stage.say(f"{'step':<20}{'in':>13}{'out':>13}{'removed':>13}{'errors':>9}{'CPU s':>10}")
+    for step in shown:
+        spent = "" if step.seconds is None else f"{step.seconds:,.1f}"
+        counts = f"{step.pages_in:>13,}{step.pages_out:>13,}{step.pages_removed:>13,}{step.errors:>9,}{spent:>10}"
+        stage.say(f"{step.name:<20}{counts}")
+        stage.metrics({f"{step.name}.in": step.pages_in, f"{step.name}.out": step.pages_out})
+        stage.metrics({f"{step.name}.errors": step.errors, f"{step.name}.seconds": step.seconds or 0.0})
+    for key, count in list(reasons.items())[:12]:
+        stage.say(f"{count:>10,} {count / max(1, sum(reasons.values())):>6.1%}  {key}")
+    if found:
+        stage.say("replaced " + ", ".join(f"{count:,} {kind}" for kind, count in found.items()))
+
+
+def _sample(row: dict[str, Any], measured: list[str], known: int) -> Sample:
+    """A removed page as it is shown: a duplicate with the address of the page that stays."""
+    note = ""
+    if row["kept"] is not None:
+        part, place = map(int, signatures.part_and_row(row["kept"]))
+        if part < known:
+            note = "kept in its place: a page of an earlier run"
+        else:
+            stays = parts.row_of_part(measured[part - known], place, ["url", "id"])
+            note = f"kept in its place: {stays['url'] or stays['id']}"
+    names = ("step", "reason", "url", "title", "text", "value", "threshold")
+    return Sample(**{name: row[name] for name in names}, note=note)
+
+
+def _measured_documents(stage: Stage, source: Artifact, run: Run) -> list[str]:
+    """Clean text as measured parts, under the draft's scratch: from there on it goes the way of crawled pages."""
+    section = run.recipe.measure
+    sources = [(file.name, file.path) for file in read_listing(source)]
+    made = {name: stage.scratch("measured", parts.part_name(name)) for name, _ in sources}
+    _make_parts(stage, sources, made, tasks.measure_documents, section, section, run.recipe.cluster)
+    return list(made.values())
+
+
+# quality -------------------------------------------------------------------------------------------------------------
+
+
+def quality(run: Run) -> Artifact:
+    """A classifier of good texts against kept pages, for `measure.quality_model`. Of each kind, a hash holds some out:
+    what it is worth is told on these."""
+    section = run.recipe.quality
+    curated = run.open("curate")
+    found = [entry for pattern in section.good for entry in documents.expand(pattern)]
+    if not found:
+        raise UserError(f"quality.good: no file matches {', '.join(section.good) or '[]'}: name JSONL or Parquet files")
+    identity = run.recipe.identity("quality")
+    identity["quality"]["good"] = [[entry.path.rsplit("/", 1)[-1], entry.size, entry.etag] for entry in found]
+    stage = run.begin("quality", identity, [curated])
+    if isinstance(stage, Artifact):
+        return stage
+    with stage:
+        names = ("good", "other")
+        texts = {}
+        for name, files in zip(names, ([entry.path for entry in found], curated.files("kept/")), strict=True):
+            texts[name] = classifier.drawn(files, section)
+            stage.say(f"{len(texts[name].train):,} {name} texts to train on, {len(texts[name].held_out):,} held out")
+        path = stage.path("model.bin")
+        with storage.writing(path) as local:
+            classifier.train(texts["good"].train, texts["other"].train, section, local)
+        scores = {name: [classifier.score(text, path) for text in texts[name].held_out] for name in names}
+        area = classifier.ranking(scores["good"], scores["other"])
+        right = sum(score >= 0.5 for score in scores["good"]) + sum(score < 0.5 for score in scores["other"])
+        share = right / max(1, sum(map(len, scores.values())))
+        counts = {name: {"trained": len(each.train), "held_out": len(each.held_out)} for name, each in texts.items()}
+        stage.metrics({"area_under_roc": area, "accuracy": share})
+        stage.say(f"measure.quality_model={path} has each measured page scored; then limit it by curate.min_quality")
+        return stage.commit(
+            counts=counts | {"area_under_roc": area, "accuracy": share},
+            summary=f"a classifier of {counts['good']['trained']:,} good texts against {counts['other']['trained']:,}",
+            gain=f"ranks {area:.1%} of held-out pairs right",
+        )
+
+
+# counts --------------------------------------------------------------------------------------------------------------
 
 
 def _added(counts: list[dict[str, Any]]) -> dict[str, Any]:
     stopped: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
+    own: Counter[str] = Counter()
     for each in counts:
+        own.update(each["own"])
         stopped.update(each["stopped"])
         skipped.update(each["skipped"])
     rows = sum(each["rows"] for each in counts)
-    return {"rows": rows, "stopped": _ordered(stopped), "records_skipped": _ordered(skipped)}
+    return {
+        "rows": rows, "stopped": _ordered(stopped), "records_skipped": _ordered(skipped), "own": _ordered(own),
+    }  # fmt: skip
 
 
 def _ordered(counter: Counter[str]) -> dict[str, int]:
@@ -133,195 +333,9 @@ def _named(prefix: str, counts: dict[str, int]) -> dict[str, float]:
     return {f"{prefix}.{key}": float(value) for key, value in counts.items()}
 
 
-# curate --------------------------------------------------------------------------------------------------------------
-
-
-def curate(run: Run) -> Artifact:
-    """The pages that stay and those that go, each with its reason."""
-    from_documents = run.recipe.crawl.source == "documents"
-    source = run.open("crawl" if from_documents else "measure")
-    identity = run.recipe.identity("curate")
-    earlier = [artifact.open_artifact(directory, "curate") for directory in run.recipe.curate.earlier]
-    for made in earlier:
-        if made.manifest.identity["curate"]["near_duplicates"] != identity["curate"]["near_duplicates"]:
-            raise UserError(f"curate.earlier: {made.directory} was made with other settings of near_duplicates")
-    identity["curate"]["earlier"] = [made.content_hash for made in earlier]
-    if from_documents:  # measured here, so what measuring depends on is part of the identity
-        identity |= measuring_identity(run.recipe.measure, None)
-    stage = run.begin("curate", identity, [source])
-    if isinstance(stage, Artifact):
-        return stage
-    with stage:
-        section, workers = run.recipe.curate, run.recipe.cluster.measure_workers
-        measured = _measured_documents(stage, source, run.recipe.measure, workers) if from_documents else source.files()
-        measured = sorted(measured, key=parts.file_of)
-        signed = [stage.path("signatures", parts.part_name(parts.file_of(part))) for part in measured]
-        todo = [{"part": part, "signed": path} for part, path in zip(measured, signed, strict=True)]
-        sizes: dict[str, int] = {}
-        for each in spread(_sign_part, todo, section, workers):
-            sizes[each["part"]] = each["bytes"]
-            stage.progress(len(sizes), len(measured), "parts", "decided")
-        runs = pack([sizes[part] for part in measured], section.file_bytes)
-        known = [path for made in earlier for path in made.files("signatures/")]
-        stage.screen.progress("  curate: looking for duplicates")
-        duplicates.find(
-            [(path, number) for number, path in enumerate([*known, *signed])],
-            [len(known) + first for first, _ in runs], stage.scratch("duplicates"),
-            section.exact_duplicates, section.near_duplicates is not None,
-        )  # fmt: skip
-        rows = [
-            {"number": number, "directory": stage.directory, "parts": measured[first:last], "first": len(known) + first,
-             "duplicates": duplicates.path_of(stage.scratch("duplicates"), number)}
-            for number, (first, last) in enumerate(runs)
-        ]  # fmt: skip
-        removed: Counter[str] = Counter()
-        replaced: Counter[str] = Counter()
-        kept = kept_bytes = 0
-        for number, each in enumerate(spread(_write_documents, rows, section, workers), 1):
-            counts = parts.counts_of(each["path"])
-            kept, kept_bytes = kept + counts["kept"], kept_bytes + counts["bytes"]
-            removed.update(counts["removed"])
-            replaced.update(counts["pii"])
-            stage.progress(number, len(rows), "files", "written")
-        total = sum(parts.counts_of(part)["rows"] for part in measured)
-        if kept + sum(removed.values()) != total:
-            raise RuntimeError(f"{total} pages were measured, but {kept} kept and {sum(removed.values())} removed")
-        reasons = _ordered(removed)
-        for key, count in list(reasons.items())[:12]:
-            stage.say(f"{count:>10,} {count / max(1, total):>6.1%}  {key}")
-        found = _ordered(replaced)
-        if found:
-            stage.say("replaced " + ", ".join(f"{count:,} {kind}" for kind, count in found.items()))
-        numbers = {"measured": total, "kept": kept, "kept_bytes": kept_bytes}
-        stage.metrics(numbers | _named("removed", reasons) | _named("pii", found))
-        return stage.commit(
-            counts=numbers | {"removed": reasons, "pii": found},
-            summary=f"kept {kept:,} of {total:,} pages, {kept_bytes / 1e6:.1f} MB",
-            gain=f"{1 - kept / max(1, total):.0%} removed, by {len(reasons)} reasons",
-        )  # fmt: skip
-
-
-def _measured_documents(stage: Stage, source: Artifact, section: Measure, workers: int | None) -> list[str]:
-    """Clean text as measured parts, under the draft's scratch: from there on it goes the way of crawled pages."""
-    rows = [
-        {"name": file.name, "source": file.path, "part": stage.scratch("measured", parts.part_name(file.name))}
-        for file in read_listing(source)
-    ]
-    todo = [row for row in rows if not storage.exists(row["part"])]
-    for number, each in enumerate(spread(_measure_documents, todo, section, workers), 1):
-        stage.progress(number, len(todo), "files", each["name"])
-    return [row["part"] for row in rows]
-
-
-def _measure_documents(row: dict[str, Any], section: Measure) -> dict[str, Any]:
-    def measured() -> Iterator[dict[str, Any]]:
-        for batch in documents.rows(row["source"], row["name"]):
-            for document in batch.to_pylist():
-                if (document["text"] or "").strip():
-                    yield measured_row(document, section)
-                else:
-                    yield document | {"step": "read", "reason": "no_text"}
-
-    parts.write_part(row["part"], measured(), Counter())
-    return {"name": row["name"]}
-
-
-def decisions(table: pa.Table, section: Curate) -> list[Removal | None]:
-    """For each measured row: why it goes, or None."""
-    ordered = rules(section)
-    found: list[Removal | None] = []
-    for row in table.select(DECIDING).to_pylist():
-        if row["step"] is not None:
-            found.append(Removal(*(row[name] for name in parts.STOPPED)))
-        else:
-            found.append(first_broken(row, ordered))
-    return found
-
-
-def _sign_part(row: dict[str, Any], section: Curate) -> dict[str, Any]:
-    """First pass over a part: the signatures of what no rule removes. Returns its bytes of text."""
-    if not storage.exists(row["signed"]):
-        signed: list[dict[str, Any]] = []
-        position = 0
-        for table in parts.read_part(row["part"]):
-            removals = decisions(table, section)
-            staying = [number for number, removal in enumerate(removals) if removal is None]
-            texts = table.select(["rewritten", "rewritten_hash", "rewritten_bytes"]).take(pa.array(staying, pa.int64()))
-            for number, page in zip(staying, texts.to_pylist(), strict=True):
-                near = section.near_duplicates and minhash.buckets(page["rewritten"], section.near_duplicates)
-                signed.append({
-                    "row": position + number, "text_hash": page["rewritten_hash"], "bytes": page["rewritten_bytes"],
-                    "buckets": [] if near is None else near,
-                })  # fmt: skip
-            position += len(removals)
-        signatures.write(row["signed"], signed)
-    return {"part": row["part"], "bytes": sum(signatures.read(row["signed"], ["bytes"])["bytes"].to_pylist())}
-
-
-def pack(sizes: list[int], file_bytes: int) -> list[tuple[int, int]]:
-    """Runs [first, last) of parts whose kept texts come to about `file_bytes`, in order."""
-    runs, first, size = [], 0, 0
-    for number, each in enumerate(sizes, 1):
-        size += each
-        if size >= file_bytes or number == len(sizes):
-            runs.append((first, number))
-            first, size = number, 0
-    return runs
-
-
-def _write_documents(row: dict[str, Any], section: Curate) -> dict[str, Any]:
-    """Second pass: the kept and the removed documents of a run of parts, a file each. The kept file comes last, with
-    the counts of both."""
-    name = f"{row['number']:05d}.parquet"
-    path = storage.join(row["directory"], "kept", name)
-    if storage.exists(path):
-        return {"path": path}
-    removed: Counter[str] = Counter()
-    replaced: Counter[str] = Counter()
-    counts: dict[str, Any] = {"kept": 0, "bytes": 0, "removed": removed, "pii": replaced}
-    again = _duplicates(row["duplicates"])
-    with (
-        parts.writing(path, parts.KEPT_SCHEMA, counts) as kept,
-        parts.writing(storage.join(row["directory"], "removed", name), parts.REMOVED_SCHEMA, {}) as gone,
-    ):
-        for number, part in enumerate(row["parts"], row["first"]):
-            position = 0
-            for table in parts.read_part(part):
-                removals = [
-                    again.get((number, place), removal)
-                    for place, removal in enumerate(decisions(table, section), position)
-                ]
-                position += len(removals)
-                staying = table.filter(pa.array([removal is None for removal in removals], pa.bool_()))
-                texts = []
-                for text in staying["rewritten"].to_pylist():
-                    clean, found = pii.replaced(text, section.pii)
-                    texts.append(clean)
-                    replaced.update(found)
-                    counts["bytes"] += len(clean.encode())
-                kept.add(_with(staying, "text", pa.array(texts, pa.string())))
-                gone.add(_removed(table, removals))
-                removed.update(f"{removal.step}.{removal.reason}" for removal in removals if removal is not None)
-                counts["kept"] += len(staying)
-    return {"path": path}
-
-
-def _duplicates(path: str) -> dict[tuple[int, int], Removal]:
-    """(part, row) of the documents that stood before."""
-    if not storage.exists(path):
-        return {}
-    columns = [column.to_pylist() for column in signatures.read(path, ["part", "row", "exact"]).columns]
-    return {(part, row): EXACT if exact else NEAR for part, row, exact in zip(*columns, strict=True)}
-
-
-def _removed(table: pa.Table, removals: list[Removal | None]) -> pa.Table:
-    """The rows that go, with the reason of each."""
-    going = table.filter(pa.array([removal is not None for removal in removals], pa.bool_()))
-    for name in parts.STOPPED:
-        values = [getattr(removal, name) for removal in removals if removal is not None]
-        going = _with(going, name, pa.array(values, SCHEMA.field(name).type))
-    return going
-
-
-def _with(table: pa.Table, name: str, values: Any) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), values)
+def _seconds(stage: Stage) -> dict[str, float]:
+    """CPU seconds by step, of all attempts at this stage."""
+    spent: Counter[str] = Counter()
+    for entry in storage.files_below(stage.scratch("seconds")):
+        spent.update(json.loads(storage.read_bytes(entry.path)))
+    return {step: round(seconds, 3) for step, seconds in spent.items()}

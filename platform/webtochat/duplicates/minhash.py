@@ -33,15 +33,27 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(_DIGITS.sub("0", text))
 
 
+def runs(text: str, size: int) -> np.ndarray:
+    """A 64-bit number for each run of `size` words (R,); none for a shorter text."""
+    numbers = _numbers_of(text)
+    return _hashed(numbers, size) if len(numbers) >= size else np.empty(0, np.uint64)
+
+
 def shingles(text: str, size: int) -> np.ndarray:
-    """A 64-bit number for each run of `size` words (S,); one for the whole of a shorter text, none for an empty one."""
-    pieces = text.split()  # no word reaches over a space
-    numbers = np.fromiter(chain.from_iterable(map(_NUMBERS.__getitem__, pieces)), np.uint64)
-    if not len(numbers):
-        return numbers
-    count = max(1, len(numbers) - size + 1)
+    """The same; one for the whole of a shorter text, none for an empty one."""
+    numbers = _numbers_of(text)
+    return _hashed(numbers, min(size, len(numbers))) if len(numbers) else numbers
+
+
+def _numbers_of(text: str) -> np.ndarray:
+    """Of each word; none reaches over a space."""
+    return np.fromiter(chain.from_iterable(map(_NUMBERS.__getitem__, text.split())), np.uint64)
+
+
+def _hashed(numbers: np.ndarray, size: int) -> np.ndarray:
+    count = len(numbers) - size + 1
     hashed = np.zeros(count, np.uint64)
-    for start in range(min(size, len(numbers))):
+    for start in range(size):
         hashed = _mixed(hashed ^ numbers[start : start + count])
     return hashed
 

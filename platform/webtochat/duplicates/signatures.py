@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 from webtochat import storage
 
 SCHEMA = pa.schema(
-    [("row", pa.int32()), ("text_hash", pa.binary(16)), ("bytes", pa.int64()), ("buckets", pa.list_(pa.uint64()))]
+    {"row": pa.int32(), "text_hash": pa.binary(16), "bytes": pa.int64(), "buckets": pa.list_(pa.uint64())}
+    | {"evaluation_set": pa.string(), "runs": pa.int64()}
 )
+"""A document that shares `runs` with an evaluation set goes for that: it has no hash and no buckets."""
 MEETINGS = pa.schema([("exact", pa.bool_()), ("first", pa.uint64()), ("second", pa.uint64()), ("document", pa.int64())])
 """A document in a group: of all with the same text (`first` and `second` are its hash), or of all in a bucket
 (`first`; `second` is 0)."""
@@ -35,13 +37,15 @@ def key(part: int, row: np.ndarray) -> np.ndarray:
     return (np.int64(part) << np.int64(32)) | row.astype(np.int64)
 
 
-def part_and_row(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def part_and_row(keys: Any) -> tuple[Any, Any]:
+    """Of one key, or an array of them."""
     return keys >> 32, keys & 0xFFFFFFFF
 
 
 def meetings(path: str, part: int, exact: bool, near: bool) -> pa.Table:
     """Every group that the documents of a signature file are in."""
-    table = read(path)
+    table = read(path, ["row", "text_hash", "buckets"])
+    table = table.filter(table["text_hash"].is_valid())
     documents = key(part, table["row"].to_numpy())
     found = [(np.empty(0, bool), np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))]
     if exact and len(table):
