@@ -52,7 +52,12 @@ def funnel(pages: int, removed: Mapping[str, int], own: list[str], seconds: Mapp
         reasons = by_step.get(name, {})
         if not reasons and name not in seconds:
             continue
-        errors = sum(count for reason, count in reasons.items() if name in UNREAD or reason.startswith("error_"))
+        errors = sum(count for reason, count in reasons.items() if _is_error(name, reason))
         made.append(Step(name, pages, reasons, errors, seconds.get(name)))
         pages = made[-1].pages_out
     return made
+
+
+def _is_error(step: str, reason: str) -> bool:
+    """Whether the page could not be read, rather than having been judged."""
+    return (step in UNREAD and reason != "empty") or reason.startswith("error_")
