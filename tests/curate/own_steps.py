@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 
@@ -37,3 +39,11 @@ class Classifier:
             else {self.word: float(document["text"].count(self.word)), "together": float(len(documents))}
             for document in documents
         ]  # fmt: skip
+
+
+def dies_once(document: dict[str, Any], where: str, marker: str) -> bool:
+    """Kills its process at the first document about `where`, unless the marker says that it did."""
+    if where in document["text"] and not os.path.exists(marker):
+        with open(marker, "w"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return True

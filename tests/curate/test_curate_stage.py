@@ -33,11 +33,12 @@ TOPICS = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory: pytest.TempPathFactory):
+def cluster(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str):
+    store = {key: value for key, value in os.environ.items() if key.startswith("AWS_")}
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
         _temp_dir=str(tmp_path_factory.mktemp("ray", numbered=False))[:60],
-        runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT / 'platform'}:{Path(__file__).parent}"}},
+        runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT / 'platform'}:{Path(__file__).parent}"} | store},
     )  # fmt: skip
     yield
     ray.shutdown()
@@ -70,7 +71,7 @@ def html(topic: str) -> bytes:
     return f"<html><head><title>{topic}</title></head><body><main>{prose(topic)}</main></body></html>".encode()
 
 
-def run_of(workspace: Path, paths: str, **sections: object) -> Run:
+def run_of(workspace: Path | str, paths: str, **sections: object) -> Run:
     recipe = {"name": "r", "workspace": str(workspace), "crawl": {"source": "warc", "paths": paths}, **sections}
     return Run(Recipe.model_validate(recipe), Screen(open(os.devnull, "w")))
 
@@ -203,6 +204,44 @@ def test_a_part_that_a_killed_run_left_is_not_made_again(pages: Path, tmp_path: 
     untouched = {path: path.stat().st_mtime_ns for path in parts[:-1]}
     assert measure(run).content_hash == whole.content_hash
     assert {path: path.stat().st_mtime_ns for path in parts[:-1]} == untouched
+
+
+def test_a_worker_that_is_killed_costs_its_file_and_no_count(pages: Path, tmp_path: Path) -> None:
+    """A step of the user's kills its process half-way through the second file, the first time."""
+    marker = tmp_path / "marker"
+    step = {"path": "python:own_steps:dies_once", "arguments": {"where": "boat", "marker": str(marker)}}
+    hashes = []
+    for name in ("killed", "undisturbed"):  # in the second run the marker is there
+        run = run_of(tmp_path / name, f"{pages}/*.warc.gz", measure={"steps": [step]})
+        crawl(run)
+        assert marker.exists() == (name == "undisturbed")
+        hashes.append((measure(run).content_hash, curate(run).content_hash))
+        assert run.open("curate").manifest.counts["measured"] == 20
+    assert hashes[0] == hashes[1]
+
+
+def test_everything_over_a_store(pages: Path, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WARC files, lists, evaluation sets and every artifact on S3; the same content hashes as on disk."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    rain = "when it rains the boat looks as if it were made of silver and of glass"
+    storage.write_bytes(f"{bucket}/set.jsonl", json.dumps({"question": rain}).encode())
+    storage.write_bytes(f"{bucket}/domains.txt", b"river.example")
+    hashes = []
+    for path in sorted(pages.iterdir()):
+        storage.write_bytes(f"{bucket}/warc/{path.name}", path.read_bytes())
+    for root, warcs in ((str(tmp_path), str(pages)), (bucket, f"{bucket}/warc")):
+        sections = {"measure": {"urls": {"domains": [f"{bucket}/domains.txt"]}},
+                    "curate": {"evaluation_sets": {"rain": [f"{bucket}/set.jsonl"]}}}  # fmt: skip
+        run = run_of(f"{root}/work", f"{warcs}/*.warc.gz", **sections)
+        listed = crawl(run)
+        measured = measure(run)
+        curated = curate(run)
+        assert curated.manifest.counts["removed"]["contamination.rain"] == 1
+        assert curated.manifest.counts["removed"]["url.blocked_domain"] == 1
+        assert storage.exists(f"{root}/work/r/{PAGE}")
+        hashes.append([made.manifest.files for made in (measured, curated)])
+        assert listed.manifest.counts["files"] == 4
+    assert hashes[0] == hashes[1]
 
 
 def test_bad_input_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
