@@ -42,6 +42,15 @@ def part_and_row(keys: Any) -> tuple[Any, Any]:
     return keys >> 32, keys & 0xFFFFFFFF
 
 
+def meetings_in(path: str) -> int:
+    """About how many rows `meetings` has, by the file's metadata alone."""
+    with storage.open_input_file(path) as source:
+        told = pq.ParquetFile(source).metadata
+    groups = [told.row_group(number) for number in range(told.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    return told.num_rows + sum(column.num_values for column in columns if column.path_in_schema.startswith("buckets"))
+
+
 def meetings(path: str, part: int, exact: bool, near: bool) -> pa.Table:
     """Every group that the documents of a signature file are in."""
     table = read(path, ["row", "text_hash", "buckets"])

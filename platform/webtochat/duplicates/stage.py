@@ -42,8 +42,7 @@ def find(
 
 @ray.remote(num_cpus=1)
 def _count(path: str) -> int:
-    table = signatures.read(path, ["buckets"])
-    return len(table) + len(table["buckets"].combine_chunks().flatten())
+    return signatures.meetings_in(path)
 
 
 @ray.remote(num_cpus=1)

@@ -104,3 +104,14 @@ PEAKS = {
 def device_peak(name: str) -> float | None:
     """Peak FLOP/s of a device, or None where it is unknown: then mfu is n/a, never a guess."""
     return next((PEAKS[key] for key in sorted(PEAKS, key=len, reverse=True) if key in name), None)
+
+
+# Bytes of one device's memory, likewise.
+MEMORY = {
+    "B200": 180e9, "H200": 141e9, "H100 NVL": 94e9, "H100": 80e9, "GH200": 96e9, "A100": 80e9, "L40S": 48e9, "L4": 24e9,
+    "A10G": 24e9, "A10": 24e9, "RTX 4090": 24e9, "RTX 3090": 24e9, "V100": 16e9,
+}  # fmt: skip
+
+
+def device_memory(name: str) -> float | None:
+    return next((MEMORY[key] for key in sorted(MEMORY, key=len, reverse=True) if key in name), None)
