@@ -293,6 +293,8 @@ class Optimizer(Section):
     beta1: float = 0.9
     beta2: float = 0.95
     clip: float = 1.0
+    spike: float | None = None
+    """A step whose loss lies so many nats above the median of the 50 before it stops the run."""
     warmup_fraction: float = 0.02
     decay_fraction: float = 0.3
     """Share of the steps at the end over which the learning rate falls linearly to `final_lr_fraction`."""

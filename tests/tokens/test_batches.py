@@ -47,6 +47,22 @@ def test_documents_come_back(split: Split) -> None:
     assert sum(len(each.tokens) + 1 for each in documents) == split.tokens
 
 
+def test_the_documents_of_a_window_are_known(split: Split) -> None:
+    ids = iter(split.documents())
+    owners: list[list[str]] = []
+    for shard in split._shards:
+        owner: list[str] = []
+        for token in shard.tolist():
+            if token == 0:  # a separator; no document has it
+                owner.append("")
+                document = next(ids)
+            else:
+                owner.append(document.id)
+        owners += [owner[start : start + 17] for start in range(0, len(owner) - 16, 16)]
+    for number in range(len(split)):
+        assert split.sources(number) == sorted(set(owners[number]) - {""}, key=owners[number].index)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_any_number_of_workers_takes_the_same_windows(split: Split, world: int) -> None:
     def window(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

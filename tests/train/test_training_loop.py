@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import socket
 from collections import Counter
 from pathlib import Path
@@ -14,13 +16,12 @@ import torch.distributed as dist
 from small_training import job_of, quiet, tiny
 from torch import multiprocessing
 
-from webtochat.errors import UserError
 from webtochat.recipe import Optimizer
 from webtochat.tokens.batches import Batch
 from webtochat.train.line import Line, amount, duration
-from webtochat.train.loop import Plan, State, train
+from webtochat.train.loop import Diverged, Plan, State, train
 from webtochat.train.optimizer import adamw, learning_rate
-from webtochat.train.rank import Evaluation, cut, pretrain_rank
+from webtochat.train.rank import Evaluation, Note, cut, pretrain_rank
 
 
 def test_the_line_reads_as_agreed() -> None:
@@ -81,23 +82,42 @@ def test_a_share_is_cut_into_passes() -> None:
     assert len(cut(batch, 1, torch.device("cpu"))) == 5 and len(cut(batch, None, torch.device("cpu"))) == 1
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved() -> None:
+@pytest.mark.parametrize(("bad", "at", "spike", "told"), [
+    (float("nan"), 7, None, r"diverged at step 8 \(loss nan, "),
+    (100.0, 77, 5.0, r"diverged at step 78 \(loss \d+\.\d+, 1\.0000 before, "),
+])  # fmt: skip
+def test_a_loss_that_is_no_number_or_jumps_stops_the_run_and_is_not_saved(
+    bad: float, at: int, spike: float | None, told: str
+) -> None:
     model = torch.nn.Linear(2, 1)
     saved: list[int] = []
 
     def loss(model: torch.nn.Module, micro: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return model(micro).sum(), torch.tensor(1.0)
+        return model(torch.zeros(1, 2)).sum() * 0 + micro.sum(), torch.tensor(1.0)
 
     def batches(consumed: int) -> list[torch.Tensor]:
-        return [torch.full((1, 2), float("nan") if consumed == 7 else 1.0)]
+        return [torch.tensor(bad if consumed == at else 1.0)]
 
-    with pytest.raises(UserError, match="diverged at step 8"):
+    with pytest.raises(Diverged, match=told) as stopped:
         train(
             model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), lr_at=lambda step: 0.1,
-            batches=batches, loss=loss, plan=Plan(20, 1, 1, 1.0, 0, 5), state=State(),
+            batches=batches, loss=loss, plan=Plan(100, 1, 1, 1.0, 0, 5, spike=spike), state=State(),
             save=lambda state: saved.append(state.step), evaluate=lambda state: {}, log=quiet,
         )  # fmt: skip
-    assert saved == [5]
+    assert saved == list(range(5, at, 5))
+    again = pickle.loads(pickle.dumps(stopped.value))  # as it comes back from a worker
+    assert str(again) == str(stopped.value) and again.step == at + 1
+
+
+def test_the_documents_of_a_step_that_diverges_are_told(workspace: Path, tmp_path: Path) -> None:
+    recipe = tiny(workspace, pretrain={"lr": 1e30, "clip": 1e30})
+    told: list[object] = []
+    with pytest.raises(Diverged) as stopped:
+        pretrain_rank(job_of(recipe, tmp_path), told.append, 1)
+    assert any(isinstance(each, Note) and "diverged.json" in each.text for each in told)
+    written = json.loads((tmp_path / "_scratch" / "diverged.json").read_text())
+    assert written["step"] == stopped.value.step
+    assert written["windows"] and all(each["documents"] for each in written["windows"])
 
 
 def losses_of(state: State) -> list[float]:

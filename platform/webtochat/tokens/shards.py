@@ -51,7 +51,9 @@ class Split:
         if not paths:
             raise UserError(f"no token shards in {directory}")
         self._shards = [np.memmap(path, dtype_of(vocabulary), mode="r") for path in paths if os.path.getsize(path)]
-        self.index = pa.concat_tables([pq.read_table(path[:-4] + ".parquet") for path in paths])
+        tables = [pq.read_table(path[:-4] + ".parquet") for path in paths]
+        self._documents = [table for table, path in zip(tables, paths, strict=True) if os.path.getsize(path)]
+        self.index = pa.concat_tables(tables)
         counts = [windows_in(len(shard), sequence_length) for shard in self._shards]
         self._first = np.concatenate([[0], np.cumsum(counts)])
         self.tokens = sum(len(shard) for shard in self._shards)
@@ -62,9 +64,20 @@ class Split:
 
     def stream(self, number: int) -> np.ndarray:
         """Window `number`: T + 1 tokens, int64."""
-        shard = int(np.searchsorted(self._first, number, side="right")) - 1
-        start = (number - int(self._first[shard])) * self.sequence_length
+        shard, start = self._place(number)
         return self._shards[shard][start : start + self.sequence_length + 1].astype(np.int64)
+
+    def sources(self, number: int) -> list[str]:
+        """Ids of the documents that window `number` has tokens of."""
+        shard, start = self._place(number)
+        first = self._documents[shard]["first"].to_numpy()
+        inside = (first <= start + self.sequence_length) & (first + self._documents[shard]["length"].to_numpy() > start)
+        return self._documents[shard]["id"].filter(pa.array(inside)).to_pylist()
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Its shard, and where it begins there."""
+        shard = int(np.searchsorted(self._first, number, side="right")) - 1
+        return shard, (number - int(self._first[shard])) * self.sequence_length
 
     def documents(self) -> list[Document]:
         """Every document's tokens. For held-out splits: reads all of it."""

@@ -7,7 +7,9 @@ set up (torchrun, Ray Train), with the model wrapped in DistributedDataParallel.
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -23,6 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 from webtochat.errors import UserError
 from webtochat.train.line import Line
 
+USUAL_STEPS = 50
+"""Steps whose median is the usual loss."""
 Micro = TypeVar("Micro")
 """What one forward pass takes; only the batch source and the loss look inside."""
 
@@ -52,6 +56,8 @@ class Plan:
     clip: float
     evaluate_every: int
     checkpoint_every: int
+    spike: float | None = None
+    """Nats above the usual loss at which a run stops."""
     line_seconds: float = 5.0
     flops_per_token: float = 0.0
     peak_flops: float | None = None
@@ -107,6 +113,22 @@ class Meter:
         return line
 
 
+class Diverged(UserError):
+    """A step whose loss or gradient norm is no number, or whose loss jumped. Only the last checkpoint counts."""
+
+    def __init__(self, step: int, loss: float, norm: float, usual: float | None):
+        jumped = "" if usual is None else f", {usual:.4f} before"
+        super().__init__(
+            f"training diverged at step {step} (loss {loss:.4f}{jumped}, gradient norm {norm:.4f}): lower lr= or raise "
+            "warmup_fraction=, and run again with --rebuild"
+        )
+        self.step, self.loss, self.norm, self.usual = step, loss, norm, usual
+
+    def __reduce__(self) -> tuple[type[Diverged], tuple[Any, ...]]:
+        """How it travels from a worker."""
+        return Diverged, (self.step, self.loss, self.norm, self.usual)
+
+
 Loss = Callable[[nn.Module, Any], tuple[Tensor, Tensor]]
 """(model, what one forward pass takes) → the summed loss, and the weight by which the global sum is divided."""
 
@@ -130,7 +152,7 @@ def train(
     pass each. `save` and `evaluate` are called on every rank at the same steps, `evaluate` also before the first one.
     `log` is called for a line every few seconds, on rank 0 only.
 
-    Raises UserError when the loss or the gradient is no longer finite; nothing of that is saved.
+    Raises Diverged when the loss or the gradient is no longer finite, or the loss jumps; nothing of that is saved.
     """
     world = dist.get_world_size() if dist.is_initialized() else 1
     first = world == 1 or dist.get_rank() == 0
@@ -139,6 +161,7 @@ def train(
     model.train()
     meter = Meter(plan, state.step)
     unread: list[tuple[int, Tensor]] = []
+    usual: deque[float] = deque(maxlen=USUAL_STEPS)
     source = shares(batches, plan, state, ahead=next(model.parameters()).is_cuda)
     while state.step < plan.steps:
         began = time.perf_counter()
@@ -160,7 +183,7 @@ def train(
         drawing = plan.due(plan.curve_every, state.step)
         # The same steps on every rank, so that all of them stop together.
         if drawing or evaluating or saving:
-            finite(unread)
+            sane(unread, usual, plan.spike)
             unread.clear()
         if drawing:
             value, norm = taken.tolist()
@@ -230,13 +253,14 @@ def take_step(
     return torch.stack([sums[0] / weights, norm.double()])
 
 
-def finite(unread: list[tuple[int, Tensor]]) -> None:
-    """Raises UserError at the first step whose loss or gradient norm is not a number."""
+def sane(unread: list[tuple[int, Tensor]], usual: deque[float], spike: float | None) -> None:
+    """Raises Diverged at the first step whose loss or gradient norm is not a number, or whose loss lies `spike` nats
+    above the median of the steps before it. `usual` holds those."""
     if not unread:
         return
     for (step, _), (value, norm) in zip(unread, torch.stack([each for _, each in unread]).tolist(), strict=True):
         if not (math.isfinite(value) and math.isfinite(norm)):
-            raise UserError(
-                f"training diverged at step {step} (loss {value}, gradient norm {norm}): lower lr= or raise "
-                "warmup_fraction=, and run again with --rebuild"
-            )
+            raise Diverged(step, value, norm, None)
+        if spike is not None and len(usual) == USUAL_STEPS and value > statistics.median(usual) + spike:
+            raise Diverged(step, value, norm, statistics.median(usual))
+        usual.append(value)

@@ -26,13 +26,13 @@ from webtochat.model.export import export, load
 from webtochat.model.generate import generate
 from webtochat.model.transformer import Transformer
 from webtochat.recipe import SFT, Model, Pretrain
-from webtochat.tokens.batches import Batch, share
+from webtochat.tokens.batches import Batch, global_batch, share
 from webtochat.tokens.chat import render
 from webtochat.tokens.shards import Split, pretraining_window
 from webtochat.tokens.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from webtochat.train.checkpoint import Checkpointer
 from webtochat.train.line import Line
-from webtochat.train.loop import Plan, State, train
+from webtochat.train.loop import Diverged, Plan, State, train
 from webtochat.train.optimizer import adamw, learning_rate
 from webtochat.train.packing import Packed
 from webtochat.train.validation import Window, bits_per_byte, byte_counts, document_windows, target_bytes, totals
@@ -124,7 +124,7 @@ def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None) -> S
     def window(number: int) -> Window:
         return pretraining_window(split, separator, number)
 
-    return run(job, model, tokenizer, window, len(split), evaluate, emit, device)
+    return run(job, model, tokenizer, window, len(split), evaluate, emit, device, split.sources)
 
 
 def sft_rank(job: SFTJob, emit: Emit, threads: int | None = None) -> State:
@@ -168,8 +168,10 @@ def run(
     evaluate: Callable[[], tuple[dict[str, float], str]],
     emit: Emit,
     device: torch.device,
+    sources: Callable[[int], list[str]] | None = None,
 ) -> State:
-    """Trains `model` on windows in permuted order, from the newest checkpoint if there is one, and exports it."""
+    """Trains `model` on windows in permuted order, from the newest checkpoint if there is one, and exports it.
+    `sources`: ids of the documents in a window."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     settings = job.settings
     torch.manual_seed(settings.seed + rank)
@@ -187,7 +189,7 @@ def run(
     peak = device_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     plan = Plan(
         steps=job.steps, windows_per_step=job.windows_per_step,
-        tokens_per_step=job.windows_per_step * job.sequence_length, clip=settings.clip,
+        tokens_per_step=job.windows_per_step * job.sequence_length, clip=settings.clip, spike=settings.spike,
         evaluate_every=settings.evaluate_every, checkpoint_every=settings.checkpoint_every,
         line_seconds=job.line_seconds, flops_per_token=model.config.flops_per_token(job.sequence_length),
         peak_flops=peak * world if peak else None,
@@ -203,16 +205,34 @@ def run(
             emit(Evaluation(state.step, metrics, text))
         return metrics
 
-    state = train(
-        model=trained, optimizer=optimizer, lr_at=learning_rate(settings, job.steps), batches=batches,
-        loss=partial(cross_entropy, mask_documents=job.mask_documents), plan=plan, state=state,
-        save=checkpointer.save, evaluate=evaluated, log=emit,
-    )  # fmt: skip
+    try:
+        state = train(
+            model=trained, optimizer=optimizer, lr_at=learning_rate(settings, job.steps), batches=batches,
+            loss=partial(cross_entropy, mask_documents=job.mask_documents), plan=plan, state=state,
+            save=checkpointer.save, evaluate=evaluated, log=emit,
+        )  # fmt: skip
+    except Diverged as error:
+        if rank == 0:
+            numbers = global_batch(count, (error.step - 1) * job.windows_per_step, job.windows_per_step, settings.seed)
+            emit(Note(f"the windows of that step are told in {diverged(job.directory, error, numbers, sources)}"))
+        raise
     if rank == 0:
         hand_on(job.directory, model, tokenizer, state)
     if world > 1:
         dist.barrier()
     return state
+
+
+def diverged(
+    directory: str, error: Diverged, numbers: list[int], sources: Callable[[int], list[str]] | None
+) -> str:
+    """Writes which windows, and which documents, the step at fault was made of. From the newest checkpoint the same
+    step comes again."""
+    windows = [{"window": number} | ({"documents": sources(number)} if sources else {}) for number in numbers]
+    told = {"step": error.step, "loss": str(error.loss), "norm": str(error.norm), "windows": windows}
+    path = storage.join(directory, "_scratch", "diverged.json")
+    storage.write_bytes(path, json.dumps(told, indent=1).encode())
+    return path
 
 
 def cut(batch: Batch, device_batch_tokens: int | None, device: torch.device) -> list[Batch]:

@@ -40,7 +40,7 @@ from webtochat.train.rank import (
     write_windows,
 )  # fmt: skip
 
-NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints"}
+NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "spike"}
 """Keys of a training section that do not change its result."""
 WORKER_ENVIRONMENT = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "30000")}
 """How long OpenMP's threads spin while they wait for each other. With libgomp's own 300,000, two threads on two cores
@@ -62,6 +62,9 @@ def pretrain(run: Run) -> Artifact:
             raise UserError(
                 f"tokens.sequence_length ({length}) is more than model.max_positions ({recipe.model.max_positions})"
             )
+        damaged = tokens.verify()
+        if damaged:
+            raise UserError(f"{tokens.path(damaged[0])} is not what was committed: make it anew with --rebuild tokens")
         vocabulary = Tokenizer.load(tokenizer.local()).vocabulary
         windows = len(Split(os.path.join(tokens.local(), "train"), length, vocabulary))
         if not windows:
