@@ -390,6 +390,8 @@ class Cluster(Section):
     """Threads of each training worker; by default the machine's cores over the workers."""
     train_gpus: bool | None = None
     """None: a GPU each where the cluster has them."""
+    shard: bool = False
+    """Spread weights, gradients and moments over the training workers (FSDP2), instead of all on each (DDP)."""
     train_retries: int = 3
     """How often training goes on from its newest checkpoint after a worker died."""
     device_batch_tokens: int | None = None

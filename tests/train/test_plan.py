@@ -66,11 +66,18 @@ def test_hours_and_steps() -> None:
     ({}, "Babbage", "--device Babbage is not in the table"),
     ({"tokens": {"sequence_length": 4096}}, "L4", "more than model.max_positions"),
     ({"model": {"depth": 24}, "pretrain": {"batch_tokens": 1 << 20}}, "L4", r"cluster\.device_batch_tokens=\d+ fits"),
-    ({"model": {"depth": 64}}, "L4", "lower model.depth or take a larger device"),
+    ({"model": {"depth": 64}}, "L4", "lower model.depth, set cluster.shard or take"),
 ])  # fmt: skip
 def test_what_cannot_be(sections: dict, device: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         plan(settings(**sections), 1, device, 0.4)
+
+
+def test_sharded_it_takes_less() -> None:
+    large = {"model": {"depth": 40}, "pretrain": {"batch_tokens": 1 << 16}, "cluster": {"shard": True}}
+    assert plan(settings(**large), 64, "H100", 0.4).states < plan(settings(**large), 8, "H100", 0.4).states < 60e9
+    with pytest.raises(UserError, match=r"set cluster\.shard"):
+        plan(settings(**large | {"cluster": {}}), 64, "H100", 0.4)
 
 
 def test_what_is_said_to_fit_fits() -> None:

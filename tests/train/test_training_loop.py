@@ -16,7 +16,7 @@ import torch.distributed as dist
 from small_training import job_of, quiet, tiny
 from torch import multiprocessing
 
-from webtochat.recipe import Optimizer
+from webtochat.recipe import Optimizer, Recipe
 from webtochat.tokens.batches import Batch
 from webtochat.train.line import Line, amount, duration
 from webtochat.train.loop import Diverged, Plan, State, train
@@ -124,22 +124,27 @@ def losses_of(state: State) -> list[float]:
     return [point["loss"] for point in state.curve if "loss" in point]
 
 
-def _one_of_two(rank: int, port: int, workspace: str, directory: str) -> None:
+def _one_of_two(rank: int, port: int, recipe: Recipe, directory: Path, shard: bool) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
     dist.init_process_group("gloo")
-    recipe = tiny(Path(workspace), pretrain={"tokens": 20 * 288, "batch_tokens": 288})
-    pretrain_rank(job_of(recipe, Path(directory)), quiet, 1)
+    # Sharded, in passes of two windows as well: gradients are put together after the last.
+    pretrain_rank(job_of(recipe, directory, shard=shard, device_batch_tokens=64 if shard else None), quiet, 1)
     dist.destroy_process_group()
 
 
-def test_two_workers_learn_what_one_does(workspace: Path, tmp_path: Path) -> None:
-    """DDP over gloo; nine windows a step, so the second worker's last one has weight zero."""
-    recipe = tiny(workspace, pretrain={"tokens": 20 * 288, "batch_tokens": 288})
-    one = pretrain_rank(job_of(recipe, tmp_path / "one"), quiet, 1)
+def by_two(recipe: Recipe, directory: Path, shard: bool) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_one_of_two, (port, str(workspace), str(tmp_path / "two")), nprocs=2)
+    multiprocessing.spawn(_one_of_two, (port, recipe, directory, shard), nprocs=2)
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_workers_learn_what_one_does(workspace: Path, tmp_path: Path, shard: bool) -> None:
+    """DDP and FSDP2 over gloo; nine windows a step, so the second worker's last one has weight zero."""
+    recipe = tiny(workspace, pretrain={"tokens": 20 * 288, "batch_tokens": 288})
+    one = pretrain_rank(job_of(recipe, tmp_path / "one"), quiet, 1)
+    by_two(recipe, tmp_path / "two", shard)
     curve = [point for point in read_curve(tmp_path / "two") if "loss" in point]
     assert len(curve) == 20
     assert [point["loss"] for point in curve] == pytest.approx(losses_of(one), abs=1e-5)
@@ -151,7 +156,20 @@ def test_two_workers_learn_what_one_does(workspace: Path, tmp_path: Path) -> Non
     assert again.step == 20 and Counter(map(str, again.curve)) == Counter(map(str, read_curve(tmp_path / "two")))
 
 
-def read_curve(directory: Path) -> list[dict[str, float]]:
-    import json
+def test_as_many_workers_as_there_are_go_on_where_others_stopped(workspace: Path, tmp_path: Path) -> None:
+    """One worker, two with a share each, two with all of it, and one again: the curve of one that was left alone."""
 
+    def until(step: int) -> Recipe:
+        settings = {"tokens": step * 288, "batch_tokens": 288, "warmup_fraction": 0.0, "decay_fraction": 0.0}
+        return tiny(workspace, pretrain=settings | {"evaluate_every": 0, "checkpoint_every": 5})
+
+    alone = pretrain_rank(job_of(until(60), tmp_path / "alone"), quiet, 1)
+    pretrain_rank(job_of(until(15), tmp_path / "together"), quiet, 1)
+    by_two(until(30), tmp_path / "together", shard=True)
+    by_two(until(45), tmp_path / "together", shard=False)
+    together = pretrain_rank(job_of(until(60), tmp_path / "together"), quiet, 1)
+    assert together.step == 60 and losses_of(together) == pytest.approx(losses_of(alone), abs=1e-5)
+
+
+def read_curve(directory: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]

@@ -1,7 +1,7 @@
 """The one training loop: pretraining and fine-tuning differ by their batches and their loss, not by their loop.
 
 It knows nothing of Ray or MLflow. It runs in one process, or on every rank of a process group that somebody else has
-set up (torchrun, Ray Train), with the model wrapped in DistributedDataParallel.
+set up (torchrun, Ray Train), with the model wrapped in DistributedDataParallel or sharded by FSDP2.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import torch
 import torch.distributed as dist
 from pydantic import BaseModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from webtochat.errors import UserError
@@ -235,6 +237,8 @@ def take_step(
     sums: Tensor | None = None
     for number, micro in enumerate(share, 1):
         last = number == len(share)
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(last)
         with nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync():
             total, weight = loss(model, micro)
             total.backward()
@@ -246,11 +250,16 @@ def take_step(
     weights = torch.where(sums[1] > 0, sums[1], 1.0)
     gradients = [each.grad for each in model.parameters() if each.grad is not None]
     factor = (world / weights).float()  # the ranks' gradients were averaged
-    norm = nn.utils.get_total_norm(gradients) * factor
-    torch._foreach_mul_(gradients, factor * (clip / (norm + 1e-6)).clamp(max=1.0))
+    norm = _whole(nn.utils.get_total_norm(gradients)) * factor
+    shares = [each.to_local() if isinstance(each, DTensor) else each for each in gradients]
+    torch._foreach_mul_(shares, factor * (clip / (norm + 1e-6)).clamp(max=1.0))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return torch.stack([sums[0] / weights, norm.double()])
+
+
+def _whole(value: Tensor) -> Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def sane(unread: list[tuple[int, Tensor]], usual: deque[float], spike: float | None) -> None:

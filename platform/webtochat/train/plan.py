@@ -60,15 +60,20 @@ def plan(recipe: Recipe, devices: int, device: str, mfu: float) -> Plan:
     steps = math.ceil(recipe.pretrain.tokens / step_tokens)
     tokens = steps * step_tokens
     flops = config.flops_per_token(length) * tokens
-    # float32 weights, gradients (twice where DistributedDataParallel gathers them in buckets) and moments; autocast
-    # holds each matrix in bf16 as well.
-    states = config.parameters * (4 + 2 + 4 + 4 * (devices > 1) + 8)
+    if recipe.cluster.shard and devices > 1:
+        # A share of float32 weights, gradients and moments; whole, at a time, two blocks and the embeddings, with bf16.
+        block = (config.parameters - _embeddings(config)) // config.depth
+        states = config.parameters * (4 + 4 + 8) // devices + (2 * block + _embeddings(config)) * (4 + 2 + 4)
+    else:
+        # float32 weights, gradients (twice where DistributedDataParallel gathers them in buckets) and moments; autocast
+        # holds each matrix in bf16 as well.
+        states = config.parameters * (4 + 2 + 4 + 4 * (devices > 1) + 8)
     activations = activation_bytes(config, at_once * length)
     if states + activations > SPARE * memory:
         fits = int((SPARE * memory - states) // (activations // (at_once * length)) // length * length)
         way = (
             f"cluster.device_batch_tokens={fits} fits" if fits >= length
-            else "no batch is small enough: lower model.depth or take a larger device"
+            else "no batch is small enough: lower model.depth, set cluster.shard or take a larger device"
         )  # fmt: skip
         raise UserError(
             f"{(states + activations) / 1e9:.1f} GB do not fit into {SPARE:.0%} of the {memory / 1e9:.0f} GB of one "
@@ -82,6 +87,10 @@ def plan(recipe: Recipe, devices: int, device: str, mfu: float) -> Plan:
         config, tokens, steps, step_tokens, devices, device, at_once * length, math.ceil(own / at_once), flops, states,
         activations, memory, hours, mfu,
     )  # fmt: skip
+
+
+def _embeddings(config: ModelConfig) -> int:
+    return config.vocabulary * config.width * (1 if config.tie_embeddings else 2)
 
 
 def activation_bytes(config: ModelConfig, positions: int, cuda: bool = True) -> int:
@@ -102,7 +111,7 @@ def activation_bytes(config: ModelConfig, positions: int, cuda: bool = True) -> 
 def table(made: Plan) -> list[tuple[str, str]]:
     """(what, how much) as shown."""
     config = made.config
-    inner = config.parameters - config.vocabulary * config.width * (1 if config.tie_embeddings else 2)
+    inner = config.parameters - _embeddings(config)
     states, activations, memory = (size / 1e9 for size in (made.states, made.activations, made.memory))
     shape = f"depth {config.depth}, width {config.width}, {config.heads} heads, vocabulary {config.vocabulary:,}"
     held = f"{states:.1f} weights, gradients and moments, {activations:.1f} activations"

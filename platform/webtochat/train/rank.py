@@ -18,6 +18,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from webtochat import storage
@@ -71,6 +74,7 @@ class Job:
     steps: int
     mask_documents: bool = True
     device_batch_tokens: int | None = None
+    shard: bool = False
     line_seconds: float = 5.0
 
 
@@ -176,9 +180,7 @@ def run(
     settings = job.settings
     torch.manual_seed(settings.seed + rank)
     model.to(device)
-    trained: nn.Module = model
-    if world > 1:
-        trained = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    trained = distributed(model, job.shard, device, world)
     optimizer = adamw(model, settings)
     checkpointer = Checkpointer(
         storage.join(job.directory, "_scratch", "checkpoints"), model, optimizer, settings.keep_checkpoints
@@ -216,11 +218,37 @@ def run(
             numbers = global_batch(count, (error.step - 1) * job.windows_per_step, job.windows_per_step, settings.seed)
             emit(Note(f"the windows of that step are told in {diverged(job.directory, error, numbers, sources)}"))
         raise
+    whole = gathered(model)
     if rank == 0:
-        hand_on(job.directory, model, tokenizer, state)
+        hand_on(job.directory, whole, tokenizer, state)
     if world > 1:
         dist.barrier()
     return state
+
+
+def distributed(model: Transformer, shard: bool, device: torch.device, world: int) -> nn.Module:
+    """The model as the ranks train it together: each with all of it (DistributedDataParallel), or with a share of every
+    weight, gradient and moment, put together block by block where it is needed (FSDP2; Zhao et al. 2023)."""
+    if world == 1:
+        return model
+    if not shard:
+        return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    mesh = init_device_mesh(device.type, (world,))
+    for block in model.model.layers:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def gathered(model: Transformer) -> Transformer:
+    """The model with whole weights, on rank 0. Every rank calls it."""
+    if not isinstance(model, FSDPModule):
+        return model
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    whole = Transformer(model.config)
+    if dist.get_rank() == 0:
+        whole.load_state_dict(weights)
+    return whole
 
 
 def diverged(
@@ -250,10 +278,15 @@ def cut(batch: Batch, device_batch_tokens: int | None, device: torch.device) -> 
 
 
 def sample(model: Transformer, tokenizer: Tokenizer, prompt: list[int], stop: frozenset[int]) -> str:
-    """Greedy, so that it shows the model and not the dice; on rank 0 only, the others' is not looked at."""
-    if dist.is_initialized() and dist.get_rank() != 0:
+    """Greedy, so that it shows the model and not the dice; on rank 0 only, the others' is not looked at, unless no rank
+    has the whole model: then on all, for as many tokens, as each calls the others."""
+    if isinstance(model, FSDPModule):
+        new = generate(model, prompt, SAMPLE_TOKENS)
+        new = new[: next((place + 1 for place, token in enumerate(new) if token in stop), None)]
+    elif dist.is_initialized() and dist.get_rank() != 0:
         return ""
-    new = generate(model, prompt, SAMPLE_TOKENS, stop)
+    else:
+        new = generate(model, prompt, SAMPLE_TOKENS, stop)
     texts = [" ".join(tokenizer.decode(ids).split()) for ids in (prompt, new)]
     return " → ".join(texts)
 

@@ -80,7 +80,7 @@ def pretrain(run: Run) -> Artifact:
         job = PretrainJob(
             directory=_absolute(stage.directory), settings=recipe.pretrain, sequence_length=length,
             windows_per_step=per_step, steps=steps, mask_documents=recipe.pretrain.mask_documents,
-            device_batch_tokens=recipe.cluster.device_batch_tokens, model=recipe.model,
+            device_batch_tokens=recipe.cluster.device_batch_tokens, shard=recipe.cluster.shard, model=recipe.model,
             tokenizer=_where(tokenizer), tokens=_where(tokens),
         )  # fmt: skip
         fit(stage, job, recipe.cluster)
@@ -131,6 +131,7 @@ def sft(run: Run) -> Artifact:
         job = SFTJob(
             directory=_absolute(stage.directory), settings=settings, sequence_length=length,
             windows_per_step=per_step, steps=steps, device_batch_tokens=recipe.cluster.device_batch_tokens,
+            shard=recipe.cluster.shard,
             base=_where(base), windows=_absolute(path), sample_prompt=_prompt(read, settings.validation_percent),
         )  # fmt: skip
         fit(stage, job, recipe.cluster)

@@ -62,8 +62,9 @@ def totals(
     model.eval()
     sums = torch.zeros(len(windows), 3, dtype=torch.float64)
     mine = list(range(rank, len(windows), world))
-    for start in range(0, len(mine), rows):
-        numbers = mine[start : start + rows]
+    most = -(-len(windows) // world)  # as many calls on each rank: of a sharded model every call is everybody's
+    for start in range(0, most, rows):
+        numbers = mine[start : start + rows] or [0]
         batch = collate([windows[number] for number in numbers])
         targets, weights = batch.targets_BT.to(device), batch.weights_BT.to(device)
         documents = batch.documents_BT.to(device) if mask_documents else None
@@ -71,7 +72,8 @@ def totals(
         losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(weights)
         right = (logits.argmax(-1) == targets) * weights
         columns = [(losses * weights).double().sum(1), right.double().sum(1), weights.double().sum(1)]
-        sums[numbers] = torch.stack(columns, 1).cpu()
+        if mine[start:]:
+            sums[numbers] = torch.stack(columns, 1).cpu()
     if world > 1:
         gathered = sums.to(device)
         dist.all_reduce(gathered)
