@@ -255,7 +255,10 @@ class TokenizerSection(Section):
     )
     """Split before merging (GPT-4's, with nanochat's {1,2} digits)."""
     max_characters: int = 2_000_000_000
+    """Counted in all: of a larger corpus each file of kept documents gives the same share, from its start."""
     max_document_characters: int = 10_000
+    max_pieces: int = Field(8_000_000, ge=1)
+    """Distinct pre-tokens to learn from; beyond them the rarest are dropped, and counted."""
 
 
 class Tokens(Section):
@@ -288,6 +291,8 @@ class Model(Section):
 
 
 class Optimizer(Section):
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: for the matrices of the blocks; AdamW for the rest."""
     lr: float = 3e-3
     weight_decay: float = 0.1
     beta1: float = 0.9

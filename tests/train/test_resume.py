@@ -64,21 +64,21 @@ def test_killed_twice_it_makes_the_same_model(workspace: Path, tmp_path: Path) -
     assert hashes(disturbed) == hashes(tmp_path / "undisturbed")
 
 
-def small(width: int = 8) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def small(width: int = 8) -> tuple[torch.nn.Module, list[torch.optim.Optimizer]]:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Linear(width, 1))
-    return model, adamw(model, Optimizer())
+    return model, [adamw(model.parameters(), Optimizer())]
 
 
-def saved(directory: Path, steps: list[int], keep: int = 2) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def saved(directory: Path, steps: list[int], keep: int = 2) -> tuple[torch.nn.Module, list[torch.optim.Optimizer]]:
     """A model trained for a step before each checkpoint."""
-    model, optimizer = small()
+    model, [optimizer] = small()
     for step in steps:
         model(torch.ones(2, 4)).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        Checkpointer(str(directory), model, optimizer, keep).save(State(step=step, windows=8 * step))
-    return model, optimizer
+        Checkpointer(str(directory), model, [optimizer], keep).save(State(step=step, windows=8 * step))
+    return model, [optimizer]
 
 
 def test_everything_comes_back_and_old_ones_go(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_everything_comes_back_and_old_ones_go(tmp_path: Path) -> None:
     for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
         for key in ("exp_avg", "exp_avg_sq", "step"):
-            assert torch.equal(optimizer.state[mine][key], other_optimizer.state[theirs][key])
+            assert torch.equal(optimizer[0].state[mine][key], other_optimizer[0].state[theirs][key])
 
 
 @pytest.mark.parametrize("damage", ["no manifest", "a file is missing", "a file is cut", "a flipped bit", "aside"])

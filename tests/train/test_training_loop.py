@@ -44,7 +44,7 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
 
 def test_decay_falls_on_matrices_only() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4, bias=False), torch.nn.RMSNorm(4))
-    groups = adamw(model, Optimizer(weight_decay=0.3)).param_groups
+    groups = adamw(model.parameters(), Optimizer(weight_decay=0.3)).param_groups
     assert {tuple(p.shape): group["weight_decay"] for group in groups for p in group["params"]} == {
         (4, 4): 0.3, (4,): 0.0,
     }  # fmt: skip
@@ -100,7 +100,7 @@ def test_a_loss_that_is_no_number_or_jumps_stops_the_run_and_is_not_saved(
 
     with pytest.raises(Diverged, match=told) as stopped:
         train(
-            model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), lr_at=lambda step: 0.1,
+            model=model, optimizers=[torch.optim.SGD(model.parameters(), lr=0.1)], lr_at=lambda step: 0.1,
             batches=batches, loss=loss, plan=Plan(100, 1, 1, 1.0, 0, 5, spike=spike), state=State(),
             save=lambda state: saved.append(state.step), evaluate=lambda state: {}, log=quiet,
         )  # fmt: skip

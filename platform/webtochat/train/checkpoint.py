@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,10 +48,12 @@ class Checkpoint(BaseModel):
 class Checkpointer:
     """Saves into and restores from one directory, local or remote. `keep`: complete checkpoints that are not pruned."""
 
-    def __init__(self, directory: str, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 2):
+    def __init__(
+        self, directory: str, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], keep: int = 2
+    ):
         self.directory = directory
         self.model = model
-        self.optimizer = optimizer
+        self.optimizers = list(optimizers)
         self.keep = max(1, keep)
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
@@ -108,7 +110,7 @@ class Checkpointer:
         local = storage.local_copy(path, hash_of({name: file.sha256 for name, file in found.files.items()}))
         dcp.load(content, checkpoint_id=local, no_dist=self.world == 1)
         set_state_dict(
-            self.model, self.optimizer,
+            self.model, self.optimizers,
             model_state_dict=content["model"], optim_state_dict=content["optimizer"],
         )  # fmt: skip
         if self.rank < found.world:
@@ -116,7 +118,7 @@ class Checkpointer:
         return found.state
 
     def _content(self, saved_world: int) -> dict[str, Any]:
-        model, optimizer = get_state_dict(self.model, self.optimizer)
+        model, optimizer = get_state_dict(self.model, self.optimizers)
         random = {str(self.rank): _random()} if self.rank < saved_world else {}
         return {"model": model, "optimizer": optimizer, "random": random}
 

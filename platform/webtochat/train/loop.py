@@ -138,7 +138,7 @@ Loss = Callable[[nn.Module, Any], tuple[Tensor, Tensor]]
 def train(
     *,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     lr_at: Callable[[int], float],
     batches: Callable[[int], Sequence[Any]],
     loss: Loss,
@@ -170,9 +170,10 @@ def train(
         with meter.waiting():
             share = next(source)
         lr = lr_at(state.step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        taken = take_step(model, optimizer, share, loss, plan.clip, world)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        taken = take_step(model, optimizers, share, loss, plan.clip, world)
         state.step += 1
         state.windows += plan.windows_per_step
         state.tokens += plan.tokens_per_step
@@ -223,7 +224,7 @@ def shares(
 
 def take_step(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     share: Sequence[Any],
     loss: Loss,
     clip: float,
@@ -253,8 +254,9 @@ def take_step(
     norm = _whole(nn.utils.get_total_norm(gradients)) * factor
     shares = [each.to_local() if isinstance(each, DTensor) else each for each in gradients]
     torch._foreach_mul_(shares, factor * (clip / (norm + 1e-6)).clamp(max=1.0))
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return torch.stack([sums[0] / weights, norm.double()])
 
 

@@ -24,6 +24,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from webtochat import storage
+from webtochat.errors import UserError
 from webtochat.model.config import ModelConfig, device_peak
 from webtochat.model.export import export, load
 from webtochat.model.generate import generate
@@ -36,7 +37,7 @@ from webtochat.tokens.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from webtochat.train.checkpoint import Checkpointer
 from webtochat.train.line import Line
 from webtochat.train.loop import Diverged, Plan, State, train
-from webtochat.train.optimizer import adamw, learning_rate
+from webtochat.train.optimizer import learning_rate, optimizers
 from webtochat.train.packing import Packed
 from webtochat.train.validation import Window, bits_per_byte, byte_counts, document_windows, target_bytes, totals
 
@@ -181,9 +182,11 @@ def run(
     torch.manual_seed(settings.seed + rank)
     model.to(device)
     trained = distributed(model, job.shard, device, world)
-    optimizer = adamw(model, settings)
+    if job.shard and world > 1 and settings.optimizer == "muon":
+        raise UserError("optimizer=muon needs whole matrices: set cluster.shard=false, or optimizer=adamw")
+    chosen = optimizers(model, settings)
     checkpointer = Checkpointer(
-        storage.join(job.directory, "_scratch", "checkpoints"), model, optimizer, settings.keep_checkpoints
+        storage.join(job.directory, "_scratch", "checkpoints"), model, chosen, settings.keep_checkpoints
     )
     state = checkpointer.restore() or State()
     if rank == 0 and state.step:
@@ -209,7 +212,7 @@ def run(
 
     try:
         state = train(
-            model=trained, optimizer=optimizer, lr_at=learning_rate(settings, job.steps), batches=batches,
+            model=trained, optimizers=chosen, lr_at=learning_rate(settings, job.steps), batches=batches,
             loss=partial(cross_entropy, mask_documents=job.mask_documents), plan=plan, state=state,
             save=checkpointer.save, evaluate=evaluated, log=emit,
         )  # fmt: skip
