@@ -232,13 +232,13 @@ def test_everything_over_a_store(pages: Path, tmp_path: Path, bucket: str, monke
     for root, warcs in ((str(tmp_path), str(pages)), (bucket, f"{bucket}/warc")):
         sections = {"measure": {"urls": {"domains": [f"{bucket}/domains.txt"]}},
                     "curate": {"evaluation_sets": {"rain": [f"{bucket}/set.jsonl"]}}}  # fmt: skip
-        run = run_of(f"{root}/work", f"{warcs}/*.warc.gz", **sections)
+        run = run_of(f"{root}/runs", f"{warcs}/*.warc.gz", **sections)
         listed = crawl(run)
         measured = measure(run)
         curated = curate(run)
         assert curated.manifest.counts["removed"]["contamination.rain"] == 1
         assert curated.manifest.counts["removed"]["url.blocked_domain"] == 1
-        assert storage.exists(f"{root}/work/r/{PAGE}")
+        assert storage.exists(f"{root}/runs/r/{PAGE}")
         hashes.append([made.manifest.files for made in (measured, curated)])
         assert listed.manifest.counts["files"] == 4
     assert hashes[0] == hashes[1]
