@@ -5,6 +5,7 @@ python benchmarks/peers.py trafilatura pages.jsonl texts.jsonl
 python benchmarks/peers.py datatrove folder/of/warc folder/to/write lid.176.ftz 2 figures.json
 python benchmarks/peers.py datatrove-duplicates folder/of/jsonl folder/to/write 2 figures.json
 python benchmarks/peers.py filters texts.jsonl lid.176.ftz judged.jsonl
+python benchmarks/peers.py tokenizers texts.jsonl folder/of/tokenizer 32768 10000000 3 figures.json
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gzip
 import json
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -190,9 +192,76 @@ def datasketch_duplicates(folder: str, _work: str, _workers: str, made: str) -> 
     Path(made).write_text(json.dumps(figures | {"version": version("datasketch")}))
 
 
+def tokenizers(source: str, folder: str, vocabulary: str, encoded: str, rounds: str, made: str) -> None:
+    """Learns as many tokens from the texts, by rustbpe and by Hugging Face, each with all cores; then encodes the first
+    texts, of `encoded` characters in all, with the tokenizer in the folder by tiktoken and Hugging Face, each on one
+    core. Writes seconds (the best of some rounds), what was learned, and a hash of the ids."""
+    import base64
+    import hashlib
+    from array import array
+
+    import rustbpe
+    import tiktoken
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+    with open(source) as lines:
+        texts = [json.loads(line) for line in lines]
+    settings = json.loads(Path(folder, "tokenizer.json").read_text())
+    pattern = settings["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+    size, figures = int(vocabulary) - len(settings["added_tokens"]), {}
+
+    def best(work: Callable[[], None]) -> float:
+        spent = []
+        for _ in range(int(rounds)):
+            began = time.perf_counter()
+            work()
+            spent.append(time.perf_counter() - began)
+        return min(spent)
+
+    learned = rustbpe.Tokenizer()
+    figures["rustbpe"] = best(lambda: learned.train_from_iterator(iter(texts), size, pattern=pattern))
+    figures["rustbpe_tokens"] = [bytes(token).hex() for token, _ in learned.get_mergeable_ranks()]
+
+    theirs = Tokenizer(models.BPE())
+    theirs.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(pattern), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])  # fmt: skip
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    began = time.perf_counter()  # once: it takes long
+    theirs.train_from_iterator(texts, trainer)
+    figures["tokenizers"] = time.perf_counter() - began
+    figures["merges"] = json.loads(theirs.to_str())["model"]["merges"]
+
+    some, left = [], int(encoded)
+    for text in texts:
+        some.append(text[:left])
+        left -= len(some[-1])
+        if left <= 0:
+            break
+    ranks = dict(line.split() for line in Path(folder, "tokenizer.tiktoken").read_bytes().splitlines())
+    ids = {base64.b64decode(token): int(number) for token, number in ranks.items()}
+    fast = tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ids, special_tokens={})
+    slow = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
+    digests = {}
+
+    def encoding(name: str, encode: Callable[[str], list[int]]) -> None:
+        digest = hashlib.sha256()
+        for text in some:
+            digest.update(array("I", encode(text)).tobytes())
+        digests[name] = digest.hexdigest()
+
+    for name, encode in (("tiktoken", fast.encode_ordinary), ("tokenizers", lambda text: slow.encode(text).ids)):
+        figures[f"{name}_encoding"] = best(lambda name=name, encode=encode: encoding(name, encode))
+    figures |= {"digests": digests, "versions": {name: version(name) for name in ("rustbpe", "tokenizers", "tiktoken")}}
+    Path(made).write_text(json.dumps(figures))
+
+
 if __name__ == "__main__":
     known = {
         "trafilatura": trafilatura, "datatrove": datatrove, "filters": filters,
         "datatrove-duplicates": datatrove_duplicates, "datasketch-duplicates": datasketch_duplicates,
+        "tokenizers": tokenizers,
     }  # fmt: skip
     known[sys.argv[1]](*sys.argv[2:])

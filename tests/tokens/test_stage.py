@@ -19,7 +19,8 @@ from webtochat.artifact import Artifact, Draft
 from webtochat.errors import UserError
 from webtochat.recipe import Recipe
 from webtochat.run import Run, Screen
-from webtochat.tokens import stage
+from webtochat.tokens import counts, stage
+from webtochat.tokens import tokenizer as bpe
 from webtochat.tokens.shards import Split
 from webtochat.tokens.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -49,9 +50,9 @@ DOCUMENTS = [document(number) for number in range(FILES * PER_FILE)]
 WHAT = ("tokens", "bytes", "windows")
 
 
-def run_of(workspace: Path, **tokens: object) -> Run:
+def run_of(workspace: Path, tokenizer: dict[str, object] | None = None, **tokens: object) -> Run:
     recipe = Recipe.model_validate({
-        "name": "x", "workspace": str(workspace), "tokenizer": {"vocabulary": 512},
+        "name": "x", "workspace": str(workspace), "tokenizer": {"vocabulary": 512, **(tokenizer or {})},
         "tokens": {"sequence_length": 64, "validation_percent": 10, **tokens},
     })  # fmt: skip
     return Run(recipe, Screen(io.StringIO()))
@@ -67,7 +68,8 @@ def curated(run: Run, documents: list[dict[str, str]] = DOCUMENTS, files: int = 
         rows = documents[number * per_file : (number + 1) * per_file]
         schema = pa.schema([("id", pa.string()), ("url", pa.string()), ("text", pa.string())])
         pq.write_table(pa.Table.from_pylist(rows, schema), draft.path("kept", f"part-{number:05d}.parquet"))
-    return draft.commit(counts={"kept": len(documents)}, summary="")
+    size = sum(len(each["text"].encode()) for each in documents)
+    return draft.commit(counts={"kept": len(documents), "kept_bytes": size}, summary="")
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +155,62 @@ def test_texts_are_capped(tmp_path: Path) -> None:
     paths = curated(run).files("kept/")
     assert list(stage.capped(paths, 25, 10)) == [DOCUMENTS[0]["text"][:10], DOCUMENTS[1]["text"][:10], 
                                                  DOCUMENTS[2]["text"][:5]]  # fmt: skip
+
+
+def test_the_tokenizer_does_not_depend_on_the_files(made: tuple[Run, Artifact, Artifact], tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    curated(run, files=7)
+    learned = stage.tokenizer(run)
+    assert learned.manifest.files == made[1].manifest.files and learned.manifest.counts == made[1].manifest.counts
+    assert learned.manifest.counts["characters"] == sum(len(each["text"]) for each in DOCUMENTS)
+    direct = bpe.train([each["text"] for each in DOCUMENTS], 512, run.recipe.tokenizer.pattern)
+    assert Path(learned.path("tokenizer.json")).read_text() == _saved(direct, tmp_path)
+
+
+def _saved(tokenizer: Tokenizer, folder: Path) -> str:
+    tokenizer.save(str(folder / "direct"))
+    return (folder / "direct" / "tokenizer.json").read_text()
+
+
+def test_a_killed_tokenizer_goes_on_from_the_counted_files(
+    made: tuple[Run, Artifact, Artifact], tmp_path: Path
+) -> None:
+    run = run_of(tmp_path)
+    last = Path(curated(run).path("kept", f"part-{FILES - 1:05d}.parquet"))
+    content = last.read_bytes()
+    last.write_bytes(b"torn")
+    with pytest.raises(ray.exceptions.RayTaskError, match="Parquet"):
+        stage.tokenizer(run)
+    counted = Path(run.directory, "tokenizer", "_scratch", "counts")
+    names = sorted(path.name for path in counted.iterdir() if path.suffix == ".parquet")
+    assert 1 <= len(names) < FILES
+    rare = counts.count(["zzzz"] * 10_000, run.recipe.tokenizer.pattern)
+    counts.write(counts.together([counts.read(str(counted / names[0])), rare], 9999), str(counted / names[0]))
+    last.write_bytes(content)
+    again = Tokenizer.load(stage.tokenizer(run).directory)
+    assert len(again.encode("zzzz")) == 1, "the file that was counted is counted no second time"
+    run.discard("tokenizer")
+    assert stage.tokenizer(run).content_hash == made[1].content_hash
+
+
+def test_of_a_large_corpus_each_file_gives_its_share(tmp_path: Path) -> None:
+    total = sum(min(100, len(each["text"])) for each in DOCUMENTS)
+    run = run_of(tmp_path, {"max_characters": total // 3, "max_document_characters": 100})
+    paths = curated(run).files("kept/")
+    learned = stage.tokenizer(run)
+    assert total // 3 <= learned.manifest.counts["characters"] <= total // 3 + FILES
+    section = run.recipe.tokenizer
+    lengths = [stage._length({"number": 0, "path": path}, section)["characters"] for path in paths]
+    assert sum(lengths) == total
+    shares = [-(-section.max_characters * length // total) for length in lengths]
+    texts = [text for path, share in zip(paths, shares, strict=True) for text in stage.capped([path], share, 100)]
+    direct = bpe.train(texts, 512, section.pattern)
+    assert Path(learned.path("tokenizer.json")).read_text() == _saved(direct, tmp_path)
+
+
+def test_rare_pieces_that_are_dropped_are_said(tmp_path: Path) -> None:
+    run = run_of(tmp_path, {"max_pieces": 5})
+    curated(run)
+    learned = stage.tokenizer(run).manifest.counts
+    assert learned["pieces"] == 5 and learned["dropped"] > 0
+    assert f"{learned['dropped']:,} pre-tokens dropped" in run.screen.stream.getvalue()  # type: ignore[attr-defined]

@@ -1,5 +1,5 @@
-"""The tokenizer and tokens stages over the cluster: one Ray task learns the merges; one task per file of kept documents
-writes that file's shard of each split."""
+"""The tokenizer and tokens stages over the cluster: one task per file of kept documents counts its pre-tokens, and one
+learns the merges from all counts; one task per file writes that file's shard of each split."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
 from webtochat import storage
 from webtochat.artifact import Artifact
+from webtochat.curate.stage import spread
 from webtochat.errors import UserError
-from webtochat.run import Run
+from webtochat.recipe import TokenizerSection
+from webtochat.run import Run, Stage
+from webtochat.tokens import counts
 from webtochat.tokens import tokenizer as bpe
 from webtochat.tokens.shards import Document, windows_in, write_shard
 from webtochat.tokens.tokenizer import END_OF_TEXT, Tokenizer
@@ -37,6 +41,8 @@ def kept_texts(paths: list[str], columns: list[str], rows: int = 512) -> Iterato
 def capped(paths: list[str], max_characters: int, max_document_characters: int) -> Iterator[str]:
     """Texts in order, each cut and all together limited (nanochat learns its merges from 2 G characters so)."""
     left = max_characters
+    if left <= 0:
+        return
     for batch in kept_texts(paths, ["text"]):
         for text in batch["text"]:
             piece = text[: min(max_document_characters, left)]
@@ -54,40 +60,80 @@ def tokenizer(run: Run) -> Artifact:
     with stage:
         section = run.recipe.tokenizer
         paths = curated.files("kept/")
+        limits = _limits(stage, paths, section, curated.manifest.counts.get("kept_bytes"))
+        counted = [stage.scratch("counts", f"{number:05d}.parquet") for number in range(len(paths))]
+        there = {entry.path for entry in storage.files_below(stage.scratch("counts"))}
+        todo = [
+            {"path": path, "limit": limit, "counted": made}
+            for path, limit, made in zip(paths, limits, counted, strict=True) if made not in there
+        ]  # fmt: skip
+        for done, _ in enumerate(spread(_count, todo, section, None), len(paths) - len(todo) + 1):
+            stage.progress(done, len(paths), "files", "counted")
         started = time.monotonic()
-        learning = ray.remote(num_cpus=1)(_learn).remote(paths, section.model_dump(), stage.path())
+        learning = ray.remote(num_cpus=1)(_learn).remote(counted, paths, section, stage.path())
         while not ray.wait([learning], timeout=5)[0]:
-            stage.progress(time.monotonic() - started, None, "s")
-        vocabulary, characters, size = ray.get(learning)
+            stage.progress(time.monotonic() - started, None, "s", "learning merges")
+        made = ray.get(learning)
+        vocabulary, characters, size = made["vocabulary"], made["characters"], made["bytes_per_token"]
         if vocabulary < section.vocabulary:
             stage.say(f"the texts hold pairs for {vocabulary:,} tokens only, not {section.vocabulary:,}")
+        if made["dropped"]:
+            stage.say(f"{made['dropped']:,} pre-tokens dropped as rare: more than tokenizer.max_pieces are distinct")
         stage.metrics({"vocabulary": vocabulary, "bytes_per_token": size})
         return stage.commit(
-            counts={"vocabulary": vocabulary, "characters": characters, "bytes_per_token": round(size, 4)},
+            counts=made | {"bytes_per_token": round(size, 4)},
             summary=f"{vocabulary:,} tokens from {characters / 1e6:.1f} M characters",
             gain=f"{size:.2f} bytes per token, from 1",
         )
 
 
-def _learn(paths: list[str], section: dict, directory: str) -> tuple[int, int, float]:
-    """Learns and writes a tokenizer; returns its size, the characters seen, and bytes per token."""
-    seen = 0
+def _limits(stage: Stage, paths: list[str], section: TokenizerSection, kept_bytes: int | None) -> list[int]:
+    """How many characters of each file to count: the same share of every file, so that no source that comes late is
+    left out, and whoever counts them."""
+    if kept_bytes is not None and kept_bytes <= section.max_characters:
+        return [section.max_characters] * len(paths)
+    lengths = [0] * len(paths)
+    rows = [{"number": number, "path": path} for number, path in enumerate(paths)]
+    for done, row in enumerate(spread(_length, rows, section, None), 1):
+        lengths[row["number"]] = row["characters"]
+        stage.progress(done, len(paths), "files", "measured")
+    total = max(1, sum(lengths))
+    return [-(-section.max_characters * length // total) for length in lengths]
 
-    def counted() -> Iterator[str]:
-        nonlocal seen
-        for text in capped(paths, section["max_characters"], section["max_document_characters"]):
-            seen += len(text)
-            yield text
 
-    learned = bpe.train(counted(), section["vocabulary"], section["pattern"])
-    if not seen:
+def _length(row: dict, section: TokenizerSection) -> dict:
+    """Characters of a file of kept documents, each capped."""
+    total = 0
+    with storage.open_input_file(row["path"]) as source:
+        for batch in pq.ParquetFile(source).iter_batches(batch_size=4096, columns=["text"]):
+            lengths = pc.min_element_wise(pc.utf8_length(batch["text"]), section.max_document_characters)
+            total += pc.sum(lengths).as_py() or 0
+    return {"number": row["number"], "characters": total}
+
+
+def _count(row: dict, section: TokenizerSection) -> dict:
+    texts = capped([row["path"]], row["limit"], section.max_document_characters)
+    counts.write(counts.count(texts, section.pattern, section.max_pieces), row["counted"])
+    return {"path": row["path"]}
+
+
+def _learn(counted: list[str], paths: list[str], section: TokenizerSection, directory: str) -> dict:
+    """Learns and writes a tokenizer; returns its counts."""
+    total = counts.together(map(counts.read, counted), section.max_pieces)
+    if not total.characters:
         raise UserError("curate kept no document with text: loosen its thresholds or crawl more")
+    learned = bpe.learn(total.table, section.vocabulary, section.pattern)
     with tempfile.TemporaryDirectory() as local:
         learned.save(local)
+        learned.save_ranks(os.path.join(local, "tokenizer.tiktoken"))
         storage.upload_directory(local, directory)
-    sample = list(capped(paths, 1_000_000, section["max_document_characters"]))
+    sample = list(capped(paths, 1_000_000, section.max_document_characters))
     tokens = sum(map(len, learned.encode_batch(sample)))
-    return learned.vocabulary, seen, sum(len(text.encode()) for text in sample) / tokens
+    return {
+        "vocabulary": learned.vocabulary, "characters": total.characters,
+        "bytes_per_token": sum(len(text.encode()) for text in sample) / tokens,
+        "pieces": len(total.table), "dropped": total.dropped,
+    }  # fmt: skip
 
 
 def tokens(run: Run) -> Artifact:
