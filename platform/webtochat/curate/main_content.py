@@ -119,7 +119,7 @@ def probabilities(features_NF: np.ndarray, sizes_N: np.ndarray, weights: dict[st
     share_N = sizes_N / sizes_N.sum()
     page = np.concatenate([share_N @ hidden_NH, hidden_NH.max(axis=0)])
     hidden_NH = _relu(hidden_NH + page @ weights["page"] + weights["page_bias"])
-    return 1 / (1 + np.exp(-(hidden_NH @ weights["out"] + weights["out_bias"])))
+    return 1 / (1 + np.exp(-np.maximum(hidden_NH @ weights["out"] + weights["out_bias"], -80)))  # no overflow
 
 
 def _relu(values: np.ndarray) -> np.ndarray:
