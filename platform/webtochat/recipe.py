@@ -394,6 +394,12 @@ class Cluster(Section):
     """None: a GPU each where the cluster has them."""
     shard: bool = False
     """Spread weights, gradients and moments over the training workers (FSDP2), instead of all on each (DDP)."""
+    compile: bool = False
+    """torch.compile on each block: faster steps, after a compilation of about a minute."""
+    recompute: bool = False
+    """Keep a block's input only and compute the block again in the backward pass: less memory, a third more work."""
+    collective_seconds: int = Field(600, gt=0)
+    """After so long without an answer from another worker, training goes on from its newest checkpoint."""
     train_retries: int = 3
     """How often training goes on from its newest checkpoint after a worker died."""
     device_batch_tokens: int | None = None

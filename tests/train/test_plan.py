@@ -88,3 +88,12 @@ def test_what_is_said_to_fit_fits() -> None:
     plan(settings(**large, cluster={"device_batch_tokens": fits}), 1, "L4", 0.4)
     with pytest.raises(UserError):
         plan(settings(**large, cluster={"device_batch_tokens": fits + 512}), 1, "L4", 0.4)
+
+
+def test_recomputation_lets_a_larger_batch_fit() -> None:
+    config = ModelConfig.of(Model(depth=24), 32_768)
+    assert activation_bytes(config, 2048, recompute=True) < activation_bytes(config, 2048) / 7
+    large = {"model": {"depth": 24}, "pretrain": {"batch_tokens": 16_384}}
+    with pytest.raises(UserError, match="do not fit"):
+        plan(settings(**large), 1, "L4", 0.4)
+    assert plan(settings(**large, cluster={"recompute": True}), 1, "L4", 0.4).passes == 1

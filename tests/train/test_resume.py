@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_killed_twice_it_makes_the_same_model(workspace: Path, tmp_path: Path) -
     told: list[object] = []
     pretrain_rank(job_of(tiny(workspace), disturbed), told.append, 1)
     notes = [each.text for each in told if isinstance(each, Note)]
-    assert len(notes) == 1 and notes[0].startswith("going on from the checkpoint of step ")
+    assert len(notes) == 2 and notes[0].startswith("going on from the checkpoint of step ")
     assert hashes(disturbed) == hashes(tmp_path / "undisturbed")
 
 
@@ -77,7 +79,9 @@ def saved(directory: Path, steps: list[int], keep: int = 2) -> tuple[torch.nn.Mo
         model(torch.ones(2, 4)).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        Checkpointer(str(directory), model, [optimizer], keep).save(State(step=step, windows=8 * step))
+        checkpointer = Checkpointer(str(directory), model, [optimizer], keep)
+        checkpointer.save(State(step=step, windows=8 * step))
+        checkpointer.finish()
     return model, [optimizer]
 
 
@@ -86,7 +90,9 @@ def test_everything_comes_back_and_old_ones_go(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
     drawn = torch.rand(3)
     saved_state = torch.get_rng_state()
-    Checkpointer(str(tmp_path), model, optimizer).save(State(step=4, windows=32))
+    checkpointer = Checkpointer(str(tmp_path), model, optimizer)
+    checkpointer.save(State(step=4, windows=32))
+    checkpointer.finish()
     other, other_optimizer = small()
     torch.manual_seed(5)
     state = Checkpointer(str(tmp_path), other, other_optimizer).restore()
@@ -96,6 +102,31 @@ def test_everything_comes_back_and_old_ones_go(tmp_path: Path) -> None:
         assert torch.equal(mine, theirs)
         for key in ("exp_avg", "exp_avg_sq", "step"):
             assert torch.equal(optimizer[0].state[mine][key], other_optimizer[0].state[theirs][key])
+
+
+def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written is what stood when it was saved."""
+    model, [optimizer] = small()
+    model(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    weights = [each.detach().clone() for each in model.parameters()]
+    moved, write = threading.Event(), checkpoint.dcp.save
+
+    def late(*positional: Any, **named: Any) -> Any:
+        assert moved.wait(10)
+        return write(*positional, **named)
+
+    monkeypatch.setattr(checkpoint.dcp, "save", late)
+    checkpointer, state = Checkpointer(str(tmp_path), model, [optimizer]), State(step=1)
+    checkpointer.save(state)
+    optimizer.step()
+    state.step = 2
+    state.curve.append({"step": 2})
+    moved.set()
+    checkpointer.finish()
+    other, others = small()
+    assert Checkpointer(str(tmp_path), other, others).restore() == State(step=1)
+    assert all(torch.equal(one, two) for one, two in zip(other.parameters(), weights, strict=True))
 
 
 @pytest.mark.parametrize("damage", ["no manifest", "a file is missing", "a file is cut", "a flipped bit", "aside"])
@@ -147,8 +178,10 @@ def test_where_it_cannot_be_written_the_ones_before_stand(tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.dcp, "save", full)
+    checkpointer = Checkpointer(str(tmp_path), model, optimizer)
+    checkpointer.save(State(step=2))
     with pytest.raises(MachineError, match="no space left"):
-        Checkpointer(str(tmp_path), model, optimizer).save(State(step=2))
+        checkpointer.finish()
     monkeypatch.undo()
     state = Checkpointer(str(tmp_path), *small()).restore()
     assert state is not None and state.step == 1

@@ -74,6 +74,15 @@ def test_accumulation_gives_the_same_curve(workspace: Path, tmp_path: Path) -> N
     assert losses_of(parts) == pytest.approx(losses_of(whole), abs=1e-5)
 
 
+@pytest.mark.parametrize("way", ["compile", "recompute"])
+def test_compiled_or_recomputed_it_learns_the_same(workspace: Path, tmp_path: Path, way: str) -> None:
+    recipe = tiny(workspace, pretrain={"tokens": 10 * 256, "evaluate_every": 0})
+    plain = pretrain_rank(job_of(recipe, tmp_path / "plain"), quiet, 1)
+    other = pretrain_rank(job_of(recipe, tmp_path / "other", **{way: True}), quiet, 1)
+    assert losses_of(other) == pytest.approx(losses_of(plain), abs=1e-5)
+    assert (tmp_path / "other" / "model" / "config.json").is_file()
+
+
 def test_a_share_is_cut_into_passes() -> None:
     batch = Batch(*(torch.arange(5 * 8).view(5, 8) + number for number in range(4)))
     parts = cut(batch, 16, torch.device("cpu"))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.utils.checkpoint import checkpoint
 
 from webtochat.model.config import ModelConfig
 
@@ -87,6 +88,8 @@ class Transformer(nn.Module):
         self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+        self.recompute = False
+        """Blocks keep their input only, and run again in the backward pass (Chen et al. 2016)."""
         self._rotary: tuple[Tensor, Tensor] | None = None
         if seed is not None:
             initialise(self, seed)
@@ -119,7 +122,10 @@ class Transformer(nn.Module):
             mask = block_mask(documents_BT) if flex else document_mask(documents_BT)
         x_BTD = self.model.embed_tokens(tokens_BT)
         for layer in self.model.layers:
-            x_BTD = layer(x_BTD, rotary, mask)
+            if self.recompute and torch.is_grad_enabled():
+                x_BTD = checkpoint(layer, x_BTD, rotary, mask, use_reentrant=False)
+            else:
+                x_BTD = layer(x_BTD, rotary, mask)
         return self.model.norm(x_BTD)
 
     def _rotary_of(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:

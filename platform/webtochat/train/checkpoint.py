@@ -1,5 +1,8 @@
 """Checkpoints to resume from: model, optimizer, trainer state and random states, by torch.distributed.checkpoint.
 
+Training waits while everything is copied in memory; a thread writes the copy, its ranks talking over a process group of
+their own. What that costs besides: the weights and moments once more, in the host's memory.
+
 `step-00000400/` counts once `checkpoint.json` stands in it, which rank 0 writes last: with the size and hash of every
 file, so that an interrupted or damaged checkpoint is passed over for the one before it. Locally the directory is
 written aside and renamed; remotely each rank uploads its own files, then the manifest follows.
@@ -13,6 +16,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +26,7 @@ import torch.distributed.checkpoint as dcp
 from pydantic import BaseModel, ValidationError
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from webtochat import storage
@@ -57,12 +62,30 @@ class Checkpointer:
         self.keep = max(1, keep)
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self._group = dist.new_group(backend="gloo") if self.world > 1 else None
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
 
     def save(self, state: State) -> None:
-        """Writes the checkpoint of this step and prunes older ones. Every rank calls it.
+        """Copies what belongs to the checkpoint of this step; it is written, and older ones are pruned, while training
+        goes on. Every rank calls it, and `finish` at the end.
 
-        Raises MachineError if it cannot be written; the ones before stand.
+        Raises MachineError if the one before could not be written; those before it stand.
         """
+        self.finish()
+        # A stager of each save's own: one that is used again hands out its earlier copies.
+        stager = DefaultStager(StagingOptions(False, False, False, False))
+        content = stager.stage(self._content(self.world))
+        assert isinstance(content, dict), "staged at once, as no option asks for a thread"
+        self._writing = self._thread.submit(self._write, content, state.model_copy(deep=True), self._shapes())
+
+    def finish(self) -> None:
+        """Waits until what was saved stands. Raises as `save` does."""
+        if self._writing is not None:
+            pending, self._writing = self._writing, None
+            pending.result()
+
+    def _write(self, content: dict[str, Any], state: State, shapes: dict[str, list[int]]) -> None:
         name = f"step-{state.step:08d}"
         path, aside = storage.join(self.directory, name), self._aside(name)
         if self.rank == 0:
@@ -70,7 +93,7 @@ class Checkpointer:
         self._together()
         with _unwritable(path):
             os.makedirs(aside, exist_ok=True)
-            dcp.save(self._content(self.world), checkpoint_id=aside, no_dist=self.world == 1)
+            dcp.save(content, checkpoint_id=aside, no_dist=self.world == 1, process_group=self._group)
             files = self._own_files(aside)
             if storage.is_remote(path):
                 for each in files:
@@ -78,13 +101,13 @@ class Checkpointer:
                         shutil.copyfile(os.path.join(aside, each), target)
             gathered = self._gathered(files)
             if self.rank == 0:
-                manifest = Checkpoint(world=self.world, state=state, parameters=self._shapes(), files=gathered)
-                content = manifest.model_dump_json().encode()
+                manifest = Checkpoint(world=self.world, state=state, parameters=shapes, files=gathered)
+                written = manifest.model_dump_json().encode()
                 if storage.is_remote(path):
-                    storage.write_bytes(storage.join(path, MANIFEST), content)
+                    storage.write_bytes(storage.join(path, MANIFEST), written)
                     shutil.rmtree(aside, ignore_errors=True)
                 else:
-                    storage.write_bytes(os.path.join(aside, MANIFEST), content)
+                    storage.write_bytes(os.path.join(aside, MANIFEST), written)
                     shutil.rmtree(path, ignore_errors=True)
                     os.rename(aside, path)
                 self._prune()
@@ -157,12 +180,12 @@ class Checkpointer:
         if self.world == 1:
             return files
         boxes: list[Any] = [None] * self.world
-        dist.all_gather_object(boxes, files)
+        dist.all_gather_object(boxes, files, group=self._group)
         return {name: each for box in boxes for name, each in box.items()}
 
     def _together(self) -> None:
         if self.world > 1:
-            dist.barrier()
+            dist.barrier(self._group)
 
     def _newest(self) -> tuple[str, Checkpoint] | None:
         for path in reversed(complete(self.directory)):

@@ -43,6 +43,8 @@ class State(BaseModel):
     """Positions trained on."""
     seconds: float = 0.0
     """Spent in steps, over all attempts."""
+    saving: float = 0.0
+    """Seconds that training waited for checkpoints, over all attempts."""
     curve: list[dict[str, int | float]] = []
     """About 200 points of the training metrics, and every evaluation. Without times, so that it resumes exactly."""
 
@@ -199,8 +201,10 @@ def train(
                 state.curve.append({"step": state.step, **evaluate(state)})
             model.train()
         if saving:
+            began = time.perf_counter()
             with meter.beside():
                 save(state)
+            state.saving += time.perf_counter() - began
     return state
 
 

@@ -68,7 +68,7 @@ def plan(recipe: Recipe, devices: int, device: str, mfu: float) -> Plan:
         # float32 weights, gradients (twice where DistributedDataParallel gathers them in buckets) and moments; autocast
         # holds each matrix in bf16 as well.
         states = config.parameters * (4 + 2 + 4 + 4 * (devices > 1) + 8)
-    activations = activation_bytes(config, at_once * length)
+    activations = activation_bytes(config, at_once * length, recompute=recipe.cluster.recompute)
     if states + activations > SPARE * memory:
         fits = int((SPARE * memory - states) // (activations // (at_once * length)) // length * length)
         way = (
@@ -93,10 +93,11 @@ def _embeddings(config: ModelConfig) -> int:
     return config.vocabulary * config.width * (1 if config.tie_embeddings else 2)
 
 
-def activation_bytes(config: ModelConfig, positions: int, cuda: bool = True) -> int:
+def activation_bytes(config: ModelConfig, positions: int, cuda: bool = True, recompute: bool = False) -> int:
     """What the forward pass keeps, not compiled. On CUDA the residual stream and the norms are float32, what matrices
     multiply and attention takes is bf16. On the CPU all is float32; there a norm is not one kernel and keeps what it
-    normalised, and what comes out of attention need not be copied."""
+    normalised, and what comes out of attention need not be copied. With `recompute`: each block's input, and all of the
+    one block that is being computed again."""
     half, whole = (2 if cuda else 4), 4
     D, M = config.width, config.mlp_width
     Q, K = config.heads * config.head_size, config.kv_heads * config.head_size
@@ -105,7 +106,9 @@ def activation_bytes(config: ModelConfig, positions: int, cuda: bool = True) -> 
     mlp = 4 * M * half  # gate, its SiLU, up, their product
     apart = Q * half if cuda else (2 * D + Q + K) * whole
     ends = 2 * D * whole + D * half  # embedding, final norm
-    return positions * (config.depth * (norms + attention + mlp + apart) + ends)
+    block = norms + attention + mlp + apart
+    blocks = config.depth * D * whole + block if recompute else config.depth * block
+    return positions * (blocks + ends)
 
 
 def table(made: Plan) -> list[tuple[str, str]]:

@@ -76,6 +76,8 @@ class Job:
     mask_documents: bool = True
     device_batch_tokens: int | None = None
     shard: bool = False
+    compile: bool = False
+    recompute: bool = False
     line_seconds: float = 5.0
 
 
@@ -181,6 +183,10 @@ def run(
     settings = job.settings
     torch.manual_seed(settings.seed + rank)
     model.to(device)
+    model.recompute = job.recompute
+    if job.compile:
+        for block in model.model.layers:  # one by one: they share the compiled code, and FSDP2 shards them one by one
+            block.compile()
     trained = distributed(model, job.shard, device, world)
     if job.shard and world > 1 and settings.optimizer == "muon":
         raise UserError("optimizer=muon needs whole matrices: set cluster.shard=false, or optimizer=adamw")
@@ -221,6 +227,10 @@ def run(
             numbers = global_batch(count, (error.step - 1) * job.windows_per_step, job.windows_per_step, settings.seed)
             emit(Note(f"the windows of that step are told in {diverged(job.directory, error, numbers, sources)}"))
         raise
+    checkpointer.finish()
+    if rank == 0:
+        spent = state.seconds + state.saving
+        emit(Note(f"checkpoints held the steps up for {state.saving:.1f} s ({state.saving / spent:.1%} of the time)"))
     whole = gathered(model)
     if rank == 0:
         hand_on(job.directory, whole, tokenizer, state)

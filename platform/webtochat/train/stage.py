@@ -80,7 +80,7 @@ def pretrain(run: Run) -> Artifact:
         job = PretrainJob(
             directory=_absolute(stage.directory), settings=recipe.pretrain, sequence_length=length,
             windows_per_step=per_step, steps=steps, mask_documents=recipe.pretrain.mask_documents,
-            device_batch_tokens=recipe.cluster.device_batch_tokens, shard=recipe.cluster.shard, model=recipe.model,
+            **_placing(recipe.cluster), model=recipe.model,
             tokenizer=_where(tokenizer), tokens=_where(tokens),
         )  # fmt: skip
         fit(stage, job, recipe.cluster)
@@ -130,8 +130,7 @@ def sft(run: Run) -> Artifact:
         stage.say(f"{counts['conversations']:,} conversations in {len(packed):,} windows, {steps} steps")
         job = SFTJob(
             directory=_absolute(stage.directory), settings=settings, sequence_length=length,
-            windows_per_step=per_step, steps=steps, device_batch_tokens=recipe.cluster.device_batch_tokens,
-            shard=recipe.cluster.shard,
+            windows_per_step=per_step, steps=steps, **_placing(recipe.cluster),
             base=_where(base), windows=_absolute(path), sample_prompt=_prompt(read, settings.validation_percent),
         )  # fmt: skip
         fit(stage, job, recipe.cluster)
@@ -156,7 +155,9 @@ def fit(stage: Stage, job: Job, cluster: Cluster) -> None:
     trainer = TorchTrainer(
         _rank,
         train_loop_config={"job": job, "messages": messages, "threads": cluster.train_cpus},
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=TorchConfig(
+            backend="nccl" if gpus else "gloo", timeout_s=cluster.collective_seconds
+        ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=resources,
             # Several CPU workers are for using several machines; GPU workers want to be near each other.
@@ -242,6 +243,12 @@ def _rank(config: dict[str, Any]) -> None:
 def _literals(recipe: Recipe, section: str) -> dict[str, Any]:
     literals = recipe.identity(section)[section]
     return {key: value for key, value in literals.items() if key not in NOT_IDENTITY}
+
+
+def _placing(cluster: Cluster) -> dict[str, Any]:
+    """What a job is told of where it runs."""
+    names = ("device_batch_tokens", "shard", "compile", "recompute")
+    return {name: getattr(cluster, name) for name in names}
 
 
 def _absolute(path: str) -> str:
