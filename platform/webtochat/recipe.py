@@ -328,9 +328,19 @@ class DataSource(Section):
     """Skipped, by name, where the crawl does not hold it."""
 
 
+class LoRA(Section):
+    """Train thin matrices beside those of the blocks; they are added to these at the end."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = 32.0
+    """Their product counts alpha / rank times."""
+
+
 class SFT(Optimizer):
     lr: float = 1e-3
     weight_decay: float = 0.0
+    lora: LoRA | None = None
+    """None: all weights are trained."""
     data: list[DataSource] = []
     epochs: float = 2
     batch_tokens: int = 8192

@@ -29,7 +29,7 @@ from webtochat.model.config import ModelConfig, device_peak
 from webtochat.model.export import export, load
 from webtochat.model.generate import generate
 from webtochat.model.transformer import Transformer
-from webtochat.recipe import SFT, Model, Pretrain
+from webtochat.recipe import SFT, LoRA, Model, Pretrain
 from webtochat.tokens.batches import Batch, global_batch, share
 from webtochat.tokens.chat import render
 from webtochat.tokens.shards import Split, pretraining_window
@@ -37,6 +37,7 @@ from webtochat.tokens.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from webtochat.train.checkpoint import Checkpointer
 from webtochat.train.line import Line
 from webtochat.train.loop import Diverged, Plan, State, train
+from webtochat.train.lora import adapt, merge
 from webtochat.train.optimizer import learning_rate, optimizers
 from webtochat.train.packing import Packed
 from webtochat.train.validation import Window, bits_per_byte, byte_counts, document_windows, target_bytes, totals
@@ -182,6 +183,9 @@ def run(
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     settings = job.settings
     torch.manual_seed(settings.seed + rank)
+    lora = settings.lora if isinstance(settings, SFT) else None
+    if lora is not None:
+        adapt(model, lora, settings.seed)
     model.to(device)
     model.recompute = job.recompute
     if job.compile:
@@ -231,7 +235,9 @@ def run(
     if rank == 0:
         spent = state.seconds + state.saving
         emit(Note(f"checkpoints held the steps up for {state.saving:.1f} s ({state.saving / spent:.1%} of the time)"))
-    whole = gathered(model)
+    whole = gathered(model, lora)
+    if lora is not None and rank == 0:
+        merge(whole)
     if rank == 0:
         hand_on(job.directory, whole, tokenizer, state)
     if world > 1:
@@ -253,14 +259,17 @@ def distributed(model: Transformer, shard: bool, device: torch.device, world: in
     return model
 
 
-def gathered(model: Transformer) -> Transformer:
+def gathered(model: Transformer, lora: LoRA | None) -> Transformer:
     """The model with whole weights, on rank 0. Every rank calls it."""
     if not isinstance(model, FSDPModule):
         return model
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if dist.get_rank():
+        return model
     whole = Transformer(model.config)
-    if dist.get_rank() == 0:
-        whole.load_state_dict(weights)
+    if lora is not None:
+        adapt(whole, lora, seed=0)
+    whole.load_state_dict(weights)
     return whole
 
 

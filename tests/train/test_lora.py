@@ -1,0 +1,75 @@
+"""Low-rank adaptation: what begins as the model, learns beside it and ends as a plain model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import job_of, quiet, tiny
+
+from webtochat.model.config import ModelConfig
+from webtochat.model.export import load
+from webtochat.model.transformer import Transformer
+from webtochat.recipe import SFT, LoRA, Model
+from webtochat.tokens.tokenizer import Tokenizer
+from webtochat.train.lora import adapt, merge
+from webtochat.train.packing import pack_rows
+from webtochat.train.rank import SFTJob, pretrain_rank, sft_rank, write_windows
+
+
+def test_it_begins_as_the_model_and_ends_as_a_plain_one() -> None:
+    config = ModelConfig.of(Model(depth=2, width=32, head_size=16, max_positions=16), 64)
+    model, tokens_BT = Transformer(config, seed=1), torch.arange(16)[None]
+    names, before = set(model.state_dict()), model(tokens_BT)
+    adapt(model, LoRA(rank=4, alpha=8), seed=1)
+    assert torch.equal(model(tokens_BT), before)
+    trained = {name for name, each in model.named_parameters() if each.requires_grad}
+    assert len(trained) == 2 * 7 * 2 and all("lora_" in name for name in trained)
+    with torch.no_grad():
+        for name, each in model.named_parameters():
+            if "lora_b" in name:
+                each.normal_()
+    adapted = model(tokens_BT)
+    assert not torch.allclose(adapted, before, atol=1e-2)
+    merge(model)
+    assert set(model.state_dict()) == names
+    assert torch.allclose(model(tokens_BT), adapted, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def base(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("base")
+    pretrain_rank(job_of(tiny(workspace), directory), quiet, 1)
+    return directory
+
+
+def test_sft_trains_by_it_and_goes_on_from_a_checkpoint(base: Path, tmp_path: Path) -> None:
+    """What is exported is the base but for the blocks' matrices."""
+    rows = [
+        {"messages": [
+            {"role": "user", "content": f"Where is {who}?"}, {"role": "assistant", "content": f"In {where}."},
+        ]}
+        for who, where in [("Ann", "Rome"), ("Bob", "Oslo"), ("Cid", "Bonn")] * 8
+    ]  # fmt: skip
+    tokenizer = Tokenizer.load(str(base / "model"))
+    packed, held_out, _ = pack_rows(tokenizer, rows, 32, 0.0, seed=1)
+    write_windows(str(tmp_path / "windows.npz"), packed, held_out)
+
+    def job(directory: Path, steps: int) -> SFTJob:
+        even = {"decay_fraction": 0.0, "warmup_fraction": 0.0}
+        settings = SFT(lora=LoRA(rank=8), lr=2e-2, checkpoint_every=10, evaluate_every=0, **even)
+        return SFTJob(
+            directory=str(directory), settings=settings, sequence_length=32, windows_per_step=4, steps=steps,
+            base=(str(base), "-"), windows=str(tmp_path / "windows.npz"),
+        )  # fmt: skip
+
+    state = sft_rank(job(tmp_path / "whole", 40), quiet, 1)
+    losses = [point["loss"] for point in state.curve if "loss" in point]
+    assert losses[-1] < losses[0] - 1
+    sft_rank(job(tmp_path / "parts", 20), quiet, 1)
+    sft_rank(job(tmp_path / "parts", 40), quiet, 1)
+    made, again, before = (load(str(each / "model")) for each in (tmp_path / "whole", tmp_path / "parts", base))
+    for (name, new), old, other in zip(made.named_parameters(), before.parameters(), again.parameters(), strict=True):
+        assert torch.equal(new, old) == (not name.endswith("proj.weight")), name
+        assert torch.equal(new, other), name
