@@ -186,7 +186,7 @@ def at_once(run: Run) -> int:
     """Trials that fit side by side. On CPUs one for each machine's worth of workers: two would share the same cores."""
     import ray
 
-    workers = run.recipe.cluster.train_workers
+    workers, _ = run.recipe.cluster.workers
     gpus = int(ray.cluster_resources().get("GPU", 0))
     machines = sum(node["Alive"] for node in ray.nodes())
     return max(1, (gpus if gpus >= workers and run.recipe.cluster.train_gpus is not False else machines) // workers)

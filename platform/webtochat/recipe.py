@@ -6,7 +6,7 @@ A section is what changes the stage's result, and is its identity. What only cha
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -310,6 +310,8 @@ class Pretrain(Optimizer):
     """Global, per step."""
     mask_documents: bool = True
     """Attention does not cross documents."""
+    float8: bool = False
+    """Multiply the blocks' matrices in float8, on GPUs that have it."""
     evaluate_every: int = 200
     validation_tokens: int = 1_000_000
     """Most held-out tokens read at each evaluation."""
@@ -397,7 +399,8 @@ class Cluster(Section):
     measure_workers: int | None = None
     steps: dict[str, Actors] = {}
     """By name of a step that is a class."""
-    train_workers: int = 1
+    train_workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
+    """[fewest, most]: as many as the cluster has room for, again each time that training goes on after a loss."""
     train_cpus: int | None = None
     """Threads of each training worker; by default the machine's cores over the workers."""
     train_gpus: bool | None = None
@@ -410,6 +413,8 @@ class Cluster(Section):
     """Keep a block's input only and compute the block again in the backward pass: less memory, a third more work."""
     collective_seconds: int = Field(600, gt=0)
     """After so long without an answer from another worker, training goes on from its newest checkpoint."""
+    notice_seconds: float = Field(5.0, gt=0)
+    """How often training asks whether a machine is about to be taken away, to write a checkpoint in time."""
     train_retries: int = 3
     """How often training goes on from its newest checkpoint after a worker died."""
     device_batch_tokens: int | None = None
@@ -418,6 +423,18 @@ class Cluster(Section):
     engine_gpus: int | None = None
     kv_cache_gib: float = 1.0
     """vLLM's cache on CPU."""
+
+    @property
+    def workers(self) -> tuple[int, int]:
+        """Fewest and most."""
+        return (self.train_workers, self.train_workers) if isinstance(self.train_workers, int) else self.train_workers
+
+    @field_validator("train_workers")
+    @classmethod
+    def in_order(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
+        if isinstance(value, tuple) and value[0] > value[1]:
+            raise ValueError("write [fewest, most]")
+        return value
 
 
 class Recipe(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import random
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 from webtochat import artifact
 from webtochat.artifact import Draft
 from webtochat.recipe import Recipe
+from webtochat.run import Run, Screen
 from webtochat.tokens import tokenizer as bpe
 from webtochat.tokens.shards import Document, write_shard
 from webtochat.tokens.tokenizer import END_OF_TEXT
@@ -77,6 +80,15 @@ def job_of(recipe: Recipe, directory: Path, **changes: object) -> PretrainJob:
         steps=recipe.pretrain.tokens // (per_step * length), model=recipe.model,
         tokenizer=(str(home / "tokenizer"), "-"), tokens=(str(home / "tokens"), "-"), **changes,  # type: ignore
     )  # fmt: skip
+
+
+def run_of(recipe: Recipe) -> tuple[Run, io.StringIO]:
+    shown = io.StringIO()
+    return Run(recipe, Screen(shown)), shown
+
+
+def read_curve(directory: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
 def quiet(message: object) -> None:

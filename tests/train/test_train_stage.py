@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -16,13 +15,12 @@ import psutil
 import pytest
 import yaml
 from rich.table import Table
-from small_training import NAMES, PLACES, ROOT, commit_tokens, job_of, quiet, tiny
+from small_training import NAMES, PLACES, ROOT, commit_tokens, job_of, quiet, run_of, tiny
 
 from webtochat import artifact
 from webtochat.artifact import Artifact
 from webtochat.errors import UserError
 from webtochat.recipe import Recipe
-from webtochat.run import Run, Screen
 from webtochat.train.rank import pretrain_rank
 
 
@@ -46,11 +44,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("stages")
     commit_tokens(directory)
     return directory
-
-
-def run_of(recipe: Recipe) -> tuple[Run, io.StringIO]:
-    shown = io.StringIO()
-    return Run(recipe, Screen(shown)), shown
 
 
 def one_thread(home: Path, name: str = "tiny", **changes: object) -> Recipe:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from small_training import job_of, quiet, tiny
+from small_training import job_of, quiet, read_curve, tiny
 from torch import multiprocessing
 
 from webtochat.recipe import Optimizer, Recipe
@@ -172,13 +172,9 @@ def test_as_many_workers_as_there_are_go_on_where_others_stopped(workspace: Path
         settings = {"tokens": step * 288, "batch_tokens": 288, "warmup_fraction": 0.0, "decay_fraction": 0.0}
         return tiny(workspace, pretrain=settings | {"evaluate_every": 0, "checkpoint_every": 5})
 
-    alone = pretrain_rank(job_of(until(60), tmp_path / "alone"), quiet, 1)
-    pretrain_rank(job_of(until(15), tmp_path / "together"), quiet, 1)
-    by_two(until(30), tmp_path / "together", shard=True)
-    by_two(until(45), tmp_path / "together", shard=False)
-    together = pretrain_rank(job_of(until(60), tmp_path / "together"), quiet, 1)
-    assert together.step == 60 and losses_of(together) == pytest.approx(losses_of(alone), abs=1e-5)
-
-
-def read_curve(directory: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    alone = pretrain_rank(job_of(until(150), tmp_path / "alone"), quiet, 1)
+    pretrain_rank(job_of(until(40), tmp_path / "together"), quiet, 1)
+    by_two(until(80), tmp_path / "together", shard=True)
+    by_two(until(120), tmp_path / "together", shard=False)
+    together = pretrain_rank(job_of(until(150), tmp_path / "together"), quiet, 1)
+    assert together.step == 150 and losses_of(together) == pytest.approx(losses_of(alone), abs=1e-5)

@@ -63,6 +63,8 @@ class Plan:
     spike: float | None = None
     """Nats above the usual loss at which a run stops."""
     line_seconds: float = 5.0
+    notice_seconds: float = 5.0
+    """Between two calls of `notice`."""
     flops_per_token: float = 0.0
     peak_flops: float | None = None
     """Per second, of all devices together; None where the device is not known."""
@@ -149,12 +151,14 @@ def train(
     save: Callable[[State], None],
     evaluate: Callable[[State], dict[str, float]],
     log: Callable[[Line], None],
+    notice: Callable[[], bool] | None = None,
 ) -> State:
     """Trains from `state` to the end of the plan.
 
     `batches(consumed)` gives this rank's share of the step that begins after `consumed` windows, cut for one forward
     pass each. `save` and `evaluate` are called on every rank at the same steps, `evaluate` also before the first one.
-    `log` is called for a line every few seconds, on rank 0 only.
+    `log` is called for a line every few seconds, on rank 0 only. `notice` tells whether a machine is about to be taken
+    away; it is called on every rank at the same steps, some seconds apart, and answered by a checkpoint, once.
 
     Raises Diverged when the loss or the gradient is no longer finite, or the loss jumps; nothing of that is saved.
     """
@@ -167,6 +171,7 @@ def train(
     unread: list[tuple[int, Tensor]] = []
     usual: deque[float] = deque(maxlen=USUAL_STEPS)
     source = shares(batches, plan, state, ahead=next(model.parameters()).is_cuda)
+    asked, noticed, before = time.perf_counter(), notice is None, None
     while state.step < plan.steps:
         began = time.perf_counter()
         with meter.waiting():
@@ -175,7 +180,9 @@ def train(
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
-        taken = take_step(model, optimizers, share, loss, plan.clip, world)
+        ask = first and not noticed and time.perf_counter() - asked >= plan.notice_seconds
+        asked = time.perf_counter() if ask else asked
+        taken = take_step(model, optimizers, share, loss, plan.clip, world, ask)
         state.step += 1
         state.windows += plan.windows_per_step
         state.tokens += plan.tokens_per_step
@@ -185,16 +192,22 @@ def train(
 
         evaluating = plan.due(plan.evaluate_every, state.step)
         saving = plan.due(plan.checkpoint_every, state.step)
+        # Rank 0's clock says when to ask; it is read a step late, so that no device waits for it.
+        if not noticed and before is not None and before[2] > 0:
+            assert notice is not None
+            noticed = notice()
+            saving = saving or noticed
+        before = taken
         drawing = plan.due(plan.curve_every, state.step)
         # The same steps on every rank, so that all of them stop together.
         if drawing or evaluating or saving:
             sane(unread, usual, plan.spike)
             unread.clear()
         if drawing:
-            value, norm = taken.tolist()
+            value, norm, _ = taken.tolist()
             state.curve.append({"step": state.step, "loss": value, "norm": norm, "lr": lr})
         if first and (drawing or evaluating or meter.due()):
-            value, norm = taken.tolist()
+            value, norm, _ = taken.tolist()
             log(meter.line(state.step, value, norm, lr))
         if evaluating:
             with meter.beside():
@@ -233,8 +246,10 @@ def take_step(
     loss: Loss,
     clip: float,
     world: int,
+    ask: bool = False,
 ) -> Tensor:
-    """One optimizer step on the ranks' shares of a batch. Returns [loss, gradient norm before clipping], on the device.
+    """One optimizer step on the ranks' shares of a batch. Returns, on the device, [loss, gradient norm before clipping,
+    number of ranks that `ask`].
 
     The gradient is that of the global sum of losses over the global sum of weights, whatever the number of ranks and
     passes: each pass adds the gradient of its sum, and the division is folded into the clipping.
@@ -250,6 +265,7 @@ def take_step(
         both = torch.stack([total.detach().double(), weight.double()])
         sums = both if sums is None else sums + both
     assert sums is not None, "a batch has at least one pass"
+    sums = torch.cat([sums, sums.new_full((1,), float(ask))])
     if world > 1:
         dist.all_reduce(sums)
     weights = torch.where(sums[1] > 0, sums[1], 1.0)
@@ -261,7 +277,7 @@ def take_step(
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return torch.stack([sums[0] / weights, norm.double()])
+    return torch.stack([sums[0] / weights, norm.double(), sums[2]])
 
 
 def _whole(value: Tensor) -> Tensor:
@@ -273,7 +289,7 @@ def sane(unread: list[tuple[int, Tensor]], usual: deque[float], spike: float | N
     above the median of the steps before it. `usual` holds those."""
     if not unread:
         return
-    for (step, _), (value, norm) in zip(unread, torch.stack([each for _, each in unread]).tolist(), strict=True):
+    for (step, _), (value, norm, _) in zip(unread, torch.stack([each for _, each in unread]).tolist(), strict=True):
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise Diverged(step, value, norm, None)
         if spike is not None and len(usual) == USUAL_STEPS and value > statistics.median(usual) + spike:

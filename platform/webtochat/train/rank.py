@@ -34,6 +34,7 @@ from webtochat.tokens.batches import Batch, global_batch, share
 from webtochat.tokens.chat import render
 from webtochat.tokens.shards import Split, pretraining_window
 from webtochat.tokens.tokenizer import END_OF_TEXT, PAD, Tokenizer
+from webtochat.train import float8
 from webtochat.train.checkpoint import Checkpointer
 from webtochat.train.line import Line
 from webtochat.train.loop import Diverged, Plan, State, train
@@ -62,6 +63,8 @@ class Note:
 
 
 Emit = Callable[[Line | Evaluation | Note], None]
+Notice = Callable[[], bool] | None
+"""Whether a machine is about to be taken away: see `loop.train`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,7 @@ class Job:
     compile: bool = False
     recompute: bool = False
     line_seconds: float = 5.0
+    notice_seconds: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,7 @@ def cross_entropy(model: nn.Module, batch: Batch, mask_documents: bool = True) -
     return total, learned_BT.sum()
 
 
-def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None) -> State:
+def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None, notice: Notice = None) -> State:
     device = prepare(threads)
     assert isinstance(job.settings, Pretrain)
     tokenizer = Tokenizer.load(storage.local_copy(*job.tokenizer))
@@ -132,10 +136,10 @@ def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None) -> S
     def window(number: int) -> Window:
         return pretraining_window(split, separator, number)
 
-    return run(job, model, tokenizer, window, len(split), evaluate, emit, device, split.sources)
+    return run(job, model, tokenizer, window, len(split), evaluate, emit, device, notice, split.sources)
 
 
-def sft_rank(job: SFTJob, emit: Emit, threads: int | None = None) -> State:
+def sft_rank(job: SFTJob, emit: Emit, threads: int | None = None, notice: Notice = None) -> State:
     device = prepare(threads)
     base = os.path.join(storage.local_copy(*job.base), "model")
     tokenizer, model = Tokenizer.load(base), load(base)
@@ -151,7 +155,7 @@ def sft_rank(job: SFTJob, emit: Emit, threads: int | None = None) -> State:
         stop = tokenizer.special_ids
         return metrics, sample(model, tokenizer, prompt, stop) if prompt else ""
 
-    return run(job, model, tokenizer, training.window, len(training), evaluate, emit, device)
+    return run(job, model, tokenizer, training.window, len(training), evaluate, emit, device, notice)
 
 
 def prepare(threads: int | None) -> torch.device:
@@ -176,6 +180,7 @@ def run(
     evaluate: Callable[[], tuple[dict[str, float], str]],
     emit: Emit,
     device: torch.device,
+    notice: Notice = None,
     sources: Callable[[int], list[str]] | None = None,
 ) -> State:
     """Trains `model` on windows in permuted order, from the newest checkpoint if there is one, and exports it.
@@ -188,6 +193,9 @@ def run(
         adapt(model, lora, settings.seed)
     model.to(device)
     model.recompute = job.recompute
+    if isinstance(settings, Pretrain) and settings.float8:
+        float8.check(device)
+        float8.convert(model)
     if job.compile:
         for block in model.model.layers:  # one by one: they share the compiled code, and FSDP2 shards them one by one
             block.compile()
@@ -199,6 +207,8 @@ def run(
         storage.join(job.directory, "_scratch", "checkpoints"), model, chosen, settings.keep_checkpoints
     )
     state = checkpointer.restore() or State()
+    if rank == 0 and world > 1:
+        emit(Note(f"training on {world} workers"))
     if rank == 0 and state.step:
         emit(Note(f"going on from the checkpoint of step {state.step}/{job.steps}"))
     peak = device_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
@@ -206,7 +216,8 @@ def run(
         steps=job.steps, windows_per_step=job.windows_per_step,
         tokens_per_step=job.windows_per_step * job.sequence_length, clip=settings.clip, spike=settings.spike,
         evaluate_every=settings.evaluate_every, checkpoint_every=settings.checkpoint_every,
-        line_seconds=job.line_seconds, flops_per_token=model.config.flops_per_token(job.sequence_length),
+        line_seconds=job.line_seconds, notice_seconds=job.notice_seconds,
+        flops_per_token=model.config.flops_per_token(job.sequence_length),
         peak_flops=peak * world if peak else None,
     )  # fmt: skip
 
@@ -220,11 +231,17 @@ def run(
             emit(Evaluation(state.step, metrics, text))
         return metrics
 
+    def told() -> bool:
+        going = notice is not None and notice()
+        if going and rank == 0:
+            emit(Note("a machine is about to be taken away: a checkpoint is written now"))
+        return going
+
     try:
         state = train(
             model=trained, optimizers=chosen, lr_at=learning_rate(settings, job.steps), batches=batches,
             loss=partial(cross_entropy, mask_documents=job.mask_documents), plan=plan, state=state,
-            save=checkpointer.save, evaluate=evaluated, log=emit,
+            save=checkpointer.save, evaluate=evaluated, log=emit, notice=told if notice else None,
         )  # fmt: skip
     except Diverged as error:
         if rank == 0:

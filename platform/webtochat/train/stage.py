@@ -16,6 +16,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from webtochat import storage
 from webtochat.artifact import Artifact
@@ -24,6 +25,7 @@ from webtochat.model.config import ModelConfig
 from webtochat.recipe import Cluster, Recipe
 from webtochat.run import Run, Stage
 from webtochat.tokens import rows
+from webtochat.tokens.conversations import conversations
 from webtochat.tokens.shards import Split
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.train.line import Line, amount
@@ -115,7 +117,9 @@ def sft(run: Run) -> Artifact:
         read = [
             row
             for source in sources
-            for row in rows.weighted(rows.read(source, recipe.miniweb, unread), source.weight, settings.seed)
+            for row in rows.weighted(
+                conversations(rows.read(source, recipe.miniweb, unread), unread), source.weight, settings.seed
+            )
         ]
         packed, validation, counts = pack_rows(tokenizer, read, length, settings.validation_percent, settings.seed)
         counts["skipped"] = dict(unread) | counts["skipped"]
@@ -146,10 +150,12 @@ def fit(stage: Stage, job: Job, cluster: Cluster) -> None:
     A worker or node that dies is replaced `cluster.train_retries` times, from the newest checkpoint. Raises the
     UserError or MachineError that a rank raised.
     """
-    messages = Queue(actor_options={"num_cpus": 0})
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})  # not on a node that may be lost
     gpus = cluster.train_gpus
+    fewest, most = cluster.workers
     if gpus is None:
-        gpus = ray.cluster_resources().get("GPU", 0) >= cluster.train_workers
+        gpus = ray.cluster_resources().get("GPU", 0) >= fewest
     resources: dict[str, float] = {"CPU": cluster.train_cpus or 1, **({"GPU": 1} if gpus else {})}
     filesystem, inner = storage.resolve(stage.scratch("ray"))
     trainer = TorchTrainer(
@@ -159,7 +165,8 @@ def fit(stage: Stage, job: Job, cluster: Cluster) -> None:
             backend="nccl" if gpus else "gloo", timeout_s=cluster.collective_seconds
         ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=cluster.train_workers, use_gpu=gpus, resources_per_worker=resources,
+            num_workers=(fewest, most) if most > fewest else most,  # type: ignore[arg-type]  # as below
+            use_gpu=gpus, resources_per_worker=resources,
             # Several CPU workers are for using several machines; GPU workers want to be near each other.
             placement_strategy="PACK" if gpus else "SPREAD",
         ),
@@ -231,9 +238,13 @@ def _rank(config: dict[str, Any]) -> None:
     def emit(message: Line | Evaluation | Note) -> None:
         messages.put(message)
 
+    def notice() -> bool:
+        """Of any of the workers' nodes: Ray drains a node that its cloud is about to take back."""
+        return ray.train.get_preemption_info() is not None
+
     run_rank: Callable[..., Any] = pretrain_rank if isinstance(job, PretrainJob) else sft_rank
     try:
-        run_rank(job, emit, threads)
+        run_rank(job, emit, threads, notice)
     except (UserError, MachineError) as error:
         # Every rank meets these alike, and trying again would meet them again: told to the driver, not to Ray Train.
         if context.get_world_rank() == 0:
@@ -247,7 +258,7 @@ def _literals(recipe: Recipe, section: str) -> dict[str, Any]:
 
 def _placing(cluster: Cluster) -> dict[str, Any]:
     """What a job is told of where it runs."""
-    names = ("device_batch_tokens", "shard", "compile", "recompute")
+    names = ("device_batch_tokens", "shard", "compile", "recompute", "notice_seconds")
     return {name: getattr(cluster, name) for name in names}
 
 
