@@ -1,0 +1,68 @@
+"""Conversations from the forms in which data sets write them, as the messages that the renderer takes.
+
+OpenAI's: `messages`, of role and content. ShareGPT's: `conversations`, of from and value, where a call is a turn
+`function_call` that holds its JSON, and what it gave a turn `observation`. Pairs: an instruction (and its input),
+prompt or question, and an output, response, completion or answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from webtochat.tokens.rows import Row
+
+SPEAKERS = {
+    "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
+    "system": "system", "observation": "tool", "tool": "tool", "function_response": "tool",
+}  # fmt: skip
+ASKED, ANSWERED = ("instruction", "prompt", "question"), ("output", "response", "completion", "answer")
+
+
+def conversations(rows: Iterable[Row], skipped: Counter[str]) -> Iterator[Row]:
+    """Rows with `messages`. A row of no known form is counted in `skipped`, with the reason."""
+    for row in rows:
+        try:
+            yield {"messages": messages_of(row)}
+        except ValueError as error:
+            skipped[str(error).replace(" ", "_")] += 1
+
+
+def messages_of(row: Row) -> list[dict[str, Any]]:
+    """Raises ValueError with a short reason. What stands in the messages is the renderer's to check."""
+    if isinstance(row.get("messages"), list):
+        return row["messages"]
+    turns = row.get("conversations")
+    if isinstance(turns, list):
+        before = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+        return before + [_message(turn) for turn in turns]
+    asked = next((row[name] for name in ASKED if isinstance(row.get(name), str)), None)
+    answered = next((row[name] for name in ANSWERED if isinstance(row.get(name), str)), None)
+    if asked is None or answered is None:
+        raise ValueError("no messages")
+    given = row.get("input")
+    question = f"{asked}\n\n{given}" if isinstance(given, str) and given.strip() else asked
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answered}]
+
+
+def _message(turn: Any) -> dict[str, Any]:
+    if not isinstance(turn, dict):
+        raise ValueError("a message is not an object")
+    if "role" in turn:
+        return turn
+    speaker, value = turn.get("from"), turn.get("value")
+    if speaker in ("function_call", "tool_call"):
+        return {"role": "assistant", "content": None, "tool_calls": _calls(value)}
+    if speaker not in SPEAKERS:
+        raise ValueError("unknown role")
+    return {"role": SPEAKERS[speaker], "content": value}
+
+
+def _calls(value: Any) -> list[Any]:
+    try:
+        calls = json.loads(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError("a tool call is not JSON") from error
+    return calls if isinstance(calls, list) else [calls]
