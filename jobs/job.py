@@ -117,7 +117,8 @@ def placed(recipe: Any, overrides: Sequence[str] = ()) -> Any:
     if shared and not any(override.startswith("workspace=") for override in overrides):
         recipe = recipe.model_copy(update={"workspace": shared})
     if submitted():
-        read = [*recipe.crawl.paths, *(source.path for source in [*recipe.sft.data, *recipe.evaluate.questions])]
+        sources = [*recipe.sft.data, *recipe.evaluate.questions, *recipe.evaluate.tasks]
+        read = [*recipe.crawl.paths, *(source.path for source in sources)]
         for path in [recipe.workspace, *read]:
             if "://" not in path and not path.startswith("python:") and not os.path.isabs(path):
                 raise UserError(

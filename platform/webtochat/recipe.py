@@ -6,6 +6,7 @@ A section is what changes the stage's result, and is its identity. What only cha
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -315,6 +316,8 @@ class Pretrain(Optimizer):
     evaluate_every: int = 200
     validation_tokens: int = 1_000_000
     """Most held-out tokens read at each evaluation."""
+    evaluate_tasks: int = Field(0, ge=0)
+    """Rows of each of evaluate.tasks scored at each evaluation; 0: none."""
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     seed: int = 1
@@ -355,8 +358,35 @@ class SFT(Optimizer):
     seed: int = 1
 
 
+class Task(DataSource):
+    """Rows of which a model is to find the right answer the likeliest; evals/tasks.py tells their forms. `weight` does
+    not count."""
+
+    name: str = ""
+    """The file's or the function's by default."""
+    few_shot: int = Field(0, ge=0)
+    """Examples before each row, drawn by evaluate.seed from the others of the same source."""
+    delimiter: str = " "
+    """Between what is asked and its answer."""
+    example_delimiter: str = "\n\n"
+    normalise: Literal["tokens", "bytes", "none"] = "tokens"
+    """By what a choice's log-likelihood is divided before choices are compared (DCLM: tokens)."""
+    chance: float | None = Field(None, ge=0, lt=1)
+    """Accuracy of a blind guess. None: one over the number of choices, 0 without choices."""
+
+    @model_validator(mode="after")
+    def named(self) -> Task:
+        self.name = self.name or re.split("[/:]", self.path)[-1].split(".")[0]
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"{self.path} gives no plain name: set name= to letters, digits, _ . or -")
+        return self
+
+
 class Evaluate(Section):
     questions: list[DataSource] = []
+    tasks: list[Task] = []
+    max_task_rows: int = Field(10_000, ge=1)
+    """Of each task, drawn by seed."""
     max_questions_per_kind: int = 400
     max_new_tokens: int = 48
     temperature: float = 0.0
@@ -368,6 +398,14 @@ class Evaluate(Section):
     ngram_tokens: int = 10_000_000
     """Of the training shards, for the 5-gram models (~1.2 s a million)."""
     seed: int = 1
+
+    @field_validator("tasks")
+    @classmethod
+    def names_differ(cls, value: list[Task]) -> list[Task]:
+        names = [task.name for task in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two tasks are called {twice[0]}: give them name=")
+        return value
 
 
 class Serve(Section):

@@ -19,7 +19,14 @@ from webtochat.run import Run, Screen
 def told(tmp_path_factory, ray_here):
     root = tmp_path_factory.mktemp("evaluate")
     screen = io.StringIO()
-    run = Run(recipes.load(str(tiny.workspace(root))), Screen(screen))
+    order = [
+        {"query": f"What colour does {name} like?", "choices": [f"{name} likes {each}." for each in (colour, "wall")],
+         "gold": 0}
+        for name, colour in tiny.COLOURS.items()
+    ]  # fmt: skip
+    (root / "order.jsonl").write_text("\n".join([*map(json.dumps, order), "{}"]))
+    tasks = f"evaluate.tasks=[{{path: {root}/order.jsonl, few_shot: 1}}, {{path: {root}/order.jsonl, name: again}}]"
+    run = Run(recipes.load(str(tiny.workspace(root)), [tasks]), Screen(screen))
     return run, evaluate(run), screen.getvalue()
 
 
@@ -48,6 +55,21 @@ def test_bits_per_byte_stand_beside_the_baselines(told):
     assert 0 < held_out["5gram"] < held_out["xz"] < 8
     assert 0 < held_out["5gram_of_bytes"] < held_out["xz"]
     assert held_out["documents"] == 12
+
+
+def test_tasks_are_scored_on_both_models(told):
+    run, made, screen = told
+    result = json.loads(read(made, "evaluation.json"))["tasks"]
+    assert set(result) == {"base", "sft"} and list(result["sft"]["by_task"]) == ["order", "again"]
+    for each in result["sft"]["by_task"].values():
+        assert each["of"] == 4 and each["chance"] == 0.5 and each["skipped"] == {"unknown_form": 1}
+        assert each["low"] <= each["rate"] <= each["high"] and each["centred"] == 2 * each["rate"] - 1
+    assert "order: left out 1 rows: unknown form" in screen
+    assert "again  base " in screen and "; chance 50 %, 4 rows" in screen and "core   base " in screen
+    metrics = run.tracking.client().get_run(made.manifest.mlflow_run_id).data.metrics
+    assert metrics["core/sft"] == pytest.approx(result["sft"]["core"])
+    assert metrics["task/base/order"] == result["base"]["by_task"]["order"]["rate"]
+    assert f"core {result['base']['core']:.3f}" in made.manifest.summary
 
 
 def test_what_was_made_is_told(told):

@@ -126,6 +126,36 @@ def test_it_is_reused_and_other_settings_are_refused(trained: tuple[Artifact, st
         pretrain(run_of(one_thread(home, pretrain={"lr": 2e-2}))[0])
 
 
+def test_tasks_are_scored_while_it_trains(cluster: None, home: Path, tmp_path: Path) -> None:
+    """Told at each evaluation, in the curve and to MLflow; the file is part of the identity."""
+    import mlflow
+
+    from webtochat.train.stage import pretrain
+
+    copied(home, "scored", "tokenizer", "tokens")
+    written = tmp_path / "order.jsonl"
+    rows = [
+        {"query": f"{name} lives in {place} and has", "choices": ["two cats.", "cats two."], "gold": 0}
+        for name in NAMES for place in PLACES
+    ]  # fmt: skip
+    written.write_text("\n".join([*map(json.dumps, rows), "{}"]))
+    settings = {
+        "pretrain": {"tokens": 40 * 256, "evaluate_tasks": 10}, "evaluate": {"tasks": [{"path": str(written)}]},
+    }  # fmt: skip
+    run, shown = run_of(one_thread(home, name="scored", **settings))
+    made = pretrain(run)
+    curve = [json.loads(line) for line in Path(made.path("metrics.jsonl")).read_text().splitlines()]
+    told = [(point["step"], point["core"], point["task/order"]) for point in curve if "core" in point]
+    assert [step for step, _, _ in told] == [0, 20, 40] and told[-1][1:] == (1.0, 1.0)
+    assert "order: left out 1 rows: unknown form" in shown.getvalue()
+    assert " | core 1.0000 | task/order 1.0000" in shown.getvalue() and made.manifest.counts["core"] == 1.0
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
+    assert len(client.get_metric_history(made.manifest.mlflow_run_id, "task/order")) == 3
+    written.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match=r"pretrain\.tasks: "):
+        pretrain(run_of(one_thread(home, name="scored", **settings))[0])
+
+
 def conversations(path: Path, extra: list[str]) -> None:
     rows = [
         {"messages": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,8 @@ def document_bits(
     """
     bits = np.zeros(len(documents))
     ordered = sorted(windows(documents, separator, length), key=lambda window: len(window.tokens))
-    for batch in _batches(ordered, batch_tokens):
+    for part in batches([len(window.tokens) for window in ordered], batch_tokens):
+        batch = ordered[part]
         width = len(batch[-1].tokens)
         tokens = torch.full((len(batch), width), separator)
         mask = torch.zeros(len(batch), width - 1)
@@ -71,15 +72,14 @@ def document_bits(
     return bits
 
 
-def _batches(ordered: list[Window], batch_tokens: int) -> Iterable[list[Window]]:
-    batch: list[Window] = []
-    for window in ordered:
-        if batch and (len(batch) + 1) * len(window.tokens) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(window)
-    if batch:
-        yield batch
+def batches(lengths: Sequence[int], batch_tokens: int) -> list[slice]:
+    """Parts of sequences of rising lengths, each of at most so many tokens once padded to its longest, or of one."""
+    begin, found = 0, []
+    for place, length in enumerate(lengths):
+        if place > begin and (place - begin + 1) * length > batch_tokens:
+            found.append(slice(begin, place))
+            begin = place
+    return [*found, slice(begin, len(lengths))] if lengths else []
 
 
 def source_of(host: str, sources: dict[str, str]) -> str:

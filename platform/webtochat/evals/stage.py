@@ -1,6 +1,6 @@
 """The evaluate stage: what the base model and the chat model know, against what is easily had.
 
-Bits per byte and the baselines are tasks of their own beside the engine's start. One engine serves both models: the
+Bits per byte, tasks and the baselines are scored in Ray tasks beside the engine. One engine serves both models: the
 second's weights take the place of the first's.
 """
 
@@ -19,8 +19,9 @@ import ray
 
 from webtochat import storage
 from webtochat.artifact import Artifact
-from webtochat.evals import baselines, bits, curve
+from webtochat.evals import baselines, bits, curve, likelihood, tasks
 from webtochat.evals.questions import Question, Verdict, at_most, from_rows, judge, tally
+from webtochat.evals.tasks import Encoded
 from webtochat.inference import actors
 from webtochat.inference.actors import ModelPath
 from webtochat.recipe import Evaluate, Recipe
@@ -42,6 +43,8 @@ def evaluate(run: Run) -> Artifact:
     sources, missing = rows.available(section.questions, run.recipe.miniweb)
     identity = run.recipe.identity("evaluate")
     identity["evaluate"]["questions"] = [rows.identity(source, run.recipe.miniweb) for source in sources]
+    scored, _ = rows.available(section.tasks, run.recipe.miniweb)
+    identity["evaluate"]["tasks"] = [tasks.identity(task, run.recipe.miniweb) for task in scored]
     stage = run.begin("evaluate", identity, [tokens, base, chat])
     if isinstance(stage, Artifact):
         return stage
@@ -55,29 +58,37 @@ def evaluate(run: Run) -> Artifact:
         ]  # fmt: skip
         asked = at_most(asked, section.max_questions_per_kind, section.seed)
         models = {"base": ModelPath.of(base), "sft": ModelPath.of(chat)}
-        held_out = _start_bits(run.recipe, tokens, models)
+        tokenizer = Tokenizer.load(models["base"].local())
+        length = run.recipe.tokens.sequence_length
+        most = section.max_task_rows
+        encoded = tasks.prepare(section, most, run.recipe.miniweb, tokenizer, length, stage.say)
+        scores = _start_scores(run.recipe, tokens, models, encoded)
         answered = _ask(stage, run.recipe, models, asked) if asked else {}
-        result: dict[str, Any] = {"bits_per_byte": ray.get(held_out)}
+        result: dict[str, Any] = ray.get(scores)
         result["questions"] = {name: tally(asked, verdicts) for name, verdicts in answered.items()}
         result["skipped_sources"] = [source.path for source in missing]
         return _commit(stage, result, asked, answered, skipped)
 
 
-# bits per byte -------------------------------------------------------------------------------------------------------
+# bits per byte, tasks ------------------------------------------------------------------------------------------------
 
 
-def _start_bits(recipe: Recipe, tokens: Artifact, models: dict[str, ModelPath]) -> Any:
-    """Starts the tasks; the reference is of the `bits_per_byte` part of evaluation.json."""
+def _start_scores(recipe: Recipe, tokens: Artifact, models: dict[str, ModelPath], encoded: list[Encoded]) -> Any:
+    """Starts the Ray tasks; the reference is of the `bits_per_byte` and `tasks` parts of evaluation.json."""
     gpus = actors.gpus_per_engine(recipe.cluster.engine_gpus)
     place = (tokens.directory, tokens.content_hash)
-    score = ray.remote(_model_bits).options(num_cpus=1, num_gpus=min(gpus, 1))
-    told = {name: score.remote(model, place, recipe) for name, model in models.items()}
+    score = ray.remote(_model_scores).options(num_cpus=1, num_gpus=min(gpus, 1))
+    held = ray.put(encoded)
+    told = {name: score.remote(model, place, recipe, held) for name, model in models.items()}
     bar = ray.remote(_baseline_bits).options(num_cpus=1).remote(models["base"], place, recipe)
     return ray.remote(_gathered).options(num_cpus=0).remote(bar, list(told), *told.values())
 
 
-def _gathered(bar: dict[str, Any], names: list[str], *told: dict[str, float]) -> dict[str, Any]:
-    return {**bar, "models": dict(zip(names, told, strict=True))}
+def _gathered(
+    bar: dict[str, Any], names: list[str], *told: tuple[dict[str, float], dict[str, Any]]
+) -> dict[str, Any]:
+    held_out, on_tasks = ({name: each[part] for name, each in zip(names, told, strict=True)} for part in (0, 1))
+    return {"bits_per_byte": {**bar, "models": held_out}, "tasks": on_tasks if all(on_tasks.values()) else {}}
 
 
 def _documents(place: tuple[str, str], recipe: Recipe, vocabulary: int) -> list[Document]:
@@ -91,7 +102,10 @@ def _documents(place: tuple[str, str], recipe: Recipe, vocabulary: int) -> list[
     return [document for document in documents if document.bytes]
 
 
-def _model_bits(model: ModelPath, place: tuple[str, str], recipe: Recipe) -> dict[str, float]:
+def _model_scores(
+    model: ModelPath, place: tuple[str, str], recipe: Recipe, encoded: list[Encoded]
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Bits per byte by source, and what `likelihood.tell` tells of the tasks."""
     import torch
 
     from webtochat.model.export import load
@@ -102,7 +116,11 @@ def _model_bits(model: ModelPath, place: tuple[str, str], recipe: Recipe) -> dic
     documents = _documents(place, recipe, tokenizer.vocabulary)
     length = min(recipe.tokens.sequence_length, transformer.config.max_positions)
     paid = bits.document_bits(transformer, documents, tokenizer.special(END_OF_TEXT), length, device)
-    return bits.by_source(paid, documents, recipe.evaluate.sources)
+    held_out = bits.by_source(paid, documents, recipe.evaluate.sources)
+    if not encoded:
+        return held_out, {}
+    right = likelihood.score(transformer, encoded, tokenizer.vocabulary, device)
+    return held_out, likelihood.tell(encoded, right)
 
 
 def _baseline_bits(model: ModelPath, place: tuple[str, str], recipe: Recipe) -> dict[str, Any]:
@@ -208,6 +226,8 @@ def _commit(
         with storage.writing(stage.path("facts_curve.svg")) as local:
             curve.draw(result["questions"], local)
     stage.metrics(_metrics(result))
+    for line in _task_lines(result["tasks"]):
+        stage.say(line)
     counts = {"questions": len(asked), "rows_skipped": dict(skipped), "sources_skipped": result["skipped_sources"]}
     return stage.commit(counts=counts, summary=_summary(result), gain=_gain(result))
 
@@ -241,13 +261,32 @@ def _metrics(result: dict[str, Any]) -> dict[str, float]:
             for kind, by_stated in told["by_stated"].items() for stated, each in by_stated.items()
         }  # fmt: skip
         found[f"format/{name}"] = told["format"]["rate"]
+    for name, told in result["tasks"].items():
+        found[f"core/{name}"] = told["core"]
+        found |= {f"task/{name}/{task}": each["rate"] for task, each in told["by_task"].items()}
     return found
+
+
+def _task_lines(by_model: dict[str, Any]) -> list[str]:
+    """A line for each task, with 95 % intervals, and one for CORE."""
+    if not by_model:
+        return []
+    width = max(map(len, by_model["base"]["by_task"]))
+    lines = []
+    for task, on_base in by_model["base"]["by_task"].items():
+        rates = ((name, *(100 * told["by_task"][task][key] for key in ("rate", "low", "high")))
+                 for name, told in by_model.items())
+        told = ", ".join(f"{name} {rate:.1f} % ({low:.1f} to {high:.1f})" for name, rate, low, high in rates)
+        lines.append(f"{task:{width}}  {told}; chance {100 * on_base['chance']:.0f} %, {on_base['of']:,} rows")
+    told = ", ".join(f"{name} {each['core']:.4f}" for name, each in by_model.items())
+    return [*lines, f"{'core':{width}}  {told}"]
 
 
 def _summary(result: dict[str, Any]) -> str:
     held_out = result["bits_per_byte"]
     bar = f" (xz {held_out['xz']:.2f}, 5-gram {held_out['5gram']:.2f})" if "xz" in held_out else ""
     parts = [f"bits/byte {held_out['models']['base']['total']:.2f}{bar}"]
+    parts += [f"core {result['tasks']['base']['core']:.3f}"] if result["tasks"] else []
     accuracy = result["questions"]["sft"]["accuracy"] if result["questions"] else {}
     for kind in [each for each in ("fact", "arithmetic") if each in accuracy] or list(accuracy)[:1]:
         told = accuracy[kind]

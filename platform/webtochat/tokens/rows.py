@@ -11,7 +11,7 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,10 +22,11 @@ from webtochat.errors import UserError
 from webtochat.recipe import DataSource, Miniweb
 
 Row = dict[str, Any]
+Source = TypeVar("Source", bound=DataSource)
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 
 
-def available(sources: list[DataSource], miniweb: Miniweb | None) -> tuple[list[DataSource], list[DataSource]]:
+def available(sources: list[Source], miniweb: Miniweb | None) -> tuple[list[Source], list[Source]]:
     """(those that can be read, those that need a miniweb where the recipe has none)."""
     missing = [source for source in sources if source.needs == "miniweb" and miniweb is None]
     return [source for source in sources if source not in missing], missing

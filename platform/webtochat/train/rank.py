@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from webtochat import storage
 from webtochat.errors import UserError
+from webtochat.evals import likelihood
 from webtochat.model.config import ModelConfig, device_peak
 from webtochat.model.export import export, load
 from webtochat.model.generate import generate
@@ -92,6 +93,8 @@ class PretrainJob(Job):
     tokenizer: tuple[str, str]
     """(directory, content hash) of the artifact."""
     tokens: tuple[str, str]
+    tasks: str = ""
+    """Encoded tasks to score at each evaluation, written by `likelihood.write`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,15 +126,18 @@ def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None, noti
     held_out = Split(os.path.join(tokens, "validation"), job.sequence_length, tokenizer.vocabulary)
     validation = document_windows(held_out, separator, pad, job.settings.validation_tokens)
     count_bytes = target_bytes(validation, byte_counts(tokenizer))
+    tasks = likelihood.read(job.tasks) if job.tasks else []
     model = Transformer(ModelConfig.of(job.model, tokenizer.vocabulary), seed=job.model.seed)
 
     def evaluate() -> tuple[dict[str, float], str]:
-        if not count_bytes:
-            return {}, ""
-        nats, _, targets = totals(model, validation, EVALUATED_ROWS, device, job.mask_documents)
-        metrics = {"validation_bpb": bits_per_byte(nats, count_bytes), "validation_loss": nats / targets}
-        prompt = validation[0][0][:12].tolist()
-        return metrics, sample(model, tokenizer, prompt, frozenset({separator}))
+        metrics, text = {}, ""
+        if count_bytes:
+            nats, _, targets = totals(model, validation, EVALUATED_ROWS, device, job.mask_documents)
+            metrics = {"validation_bpb": bits_per_byte(nats, count_bytes), "validation_loss": nats / targets}
+            text = sample(model, tokenizer, validation[0][0][:12].tolist(), frozenset({separator}))
+        if tasks:
+            metrics |= likelihood.metrics(tasks, likelihood.score(model, tasks, tokenizer.vocabulary, device))
+        return metrics, text
 
     def window(number: int) -> Window:
         return pretraining_window(split, separator, number)

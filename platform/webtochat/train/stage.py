@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from webtochat import storage
 from webtochat.artifact import Artifact
 from webtochat.errors import MachineError, UserError
+from webtochat.evals import likelihood, tasks
 from webtochat.model.config import ModelConfig
 from webtochat.recipe import Cluster, Recipe
 from webtochat.run import Run, Stage
@@ -55,6 +56,10 @@ def pretrain(run: Run) -> Artifact:
     recipe = run.recipe
     tokenizer, tokens = run.open("tokenizer"), run.open("tokens")
     identity = recipe.identity("model") | {"pretrain": _literals(recipe, "pretrain")}
+    scored = recipe.evaluate.tasks if recipe.pretrain.evaluate_tasks else []
+    if scored:
+        known = [tasks.identity(task, recipe.miniweb) for task in rows.available(scored, recipe.miniweb)[0]]
+        identity["pretrain"] |= {"tasks": known, "tasks_seed": recipe.evaluate.seed}
     stage = run.begin("pretrain", identity, [tokenizer, tokens])
     if isinstance(stage, Artifact):
         return stage
@@ -67,7 +72,8 @@ def pretrain(run: Run) -> Artifact:
         damaged = tokens.verify()
         if damaged:
             raise UserError(f"{tokens.path(damaged[0])} is not what was committed: make it anew with --rebuild tokens")
-        vocabulary = Tokenizer.load(tokenizer.local()).vocabulary
+        words = Tokenizer.load(tokenizer.local())
+        vocabulary = words.vocabulary
         windows = len(Split(os.path.join(tokens.local(), "train"), length, vocabulary))
         if not windows:
             raise UserError(f"the training tokens do not fill one window of {length}: crawl more, or lower it")
@@ -79,11 +85,16 @@ def pretrain(run: Run) -> Artifact:
             f"{amount(config.parameters)} parameters, {amount(steps * per_step * length)} tokens in {steps} steps "
             f"({epochs:.2f} epochs)"
         )
+        path = ""
+        if scored:
+            path = stage.scratch("tasks.npz")
+            most = recipe.pretrain.evaluate_tasks
+            likelihood.write(path, tasks.prepare(recipe.evaluate, most, recipe.miniweb, words, length, stage.say))
         job = PretrainJob(
             directory=_absolute(stage.directory), settings=recipe.pretrain, sequence_length=length,
             windows_per_step=per_step, steps=steps, mask_documents=recipe.pretrain.mask_documents,
             **_placing(recipe.cluster), model=recipe.model,
-            tokenizer=_where(tokenizer), tokens=_where(tokens),
+            tokenizer=_where(tokenizer), tokens=_where(tokens), tasks=_absolute(path) if path else "",
         )  # fmt: skip
         fit(stage, job, recipe.cluster)
         first, last = _ends(stage, "validation_bpb")
