@@ -16,7 +16,7 @@ from typing import Any
 
 from record import PAGE, record
 
-STAGES = ["crawl", "measure", "curate", "tokenizer", "tokens", "pretrain", "sft", "evaluate"]
+STAGES = ["crawl", "measure", "curate", "index", "tokenizer", "tokens", "pretrain", "sft", "evaluate"]
 
 
 def rate(cell: dict[str, Any] | None) -> str:

@@ -27,6 +27,7 @@ STAGES = {
     "crawl": "crawl",
     "measure": "webtochat.curate.stage",
     "curate": "webtochat.curate.stage",
+    "index": "webtochat.tools.stage",
     "tokenizer": "webtochat.tokens.stage",
     "tokens": "webtochat.tokens.stage",
     "pretrain": "webtochat.train.stage",

@@ -19,7 +19,7 @@ SMALL = [
     "pretrain.evaluate_every=20", "pretrain.checkpoint_every=10", "sft.epochs=0.3", "sft.checkpoint_every=10",
     "evaluate.max_questions_per_kind=12",
 ]  # fmt: skip
-STAGES = ["crawl", "measure", "curate", "tokenizer", "tokens", "pretrain", "sft", "evaluate"]
+STAGES = ["crawl", "measure", "curate", "index", "tokenizer", "tokens", "pretrain", "sft", "evaluate"]
 
 
 def pipeline(workspace: Path, *arguments: str) -> subprocess.Popen[str]:
