@@ -37,8 +37,11 @@ class Speed(NamedTuple):
     """Of the last step: that both did the same."""
 
 
-def commit_tokens(workspace: str, name: str) -> None:
-    """Tokens of the Python standard library's source, as the stages before pretrain would leave them."""
+def commit_tokens(
+    workspace: str, name: str, texts: list[str] | None = None, vocabulary: int = VOCABULARY, held_out: int = 1
+) -> None:
+    """Tokens of texts (the Python standard library's source), the first ones held out, as the stages before pretrain
+    would leave them."""
     import numpy as np
 
     from webtochat import artifact
@@ -47,8 +50,10 @@ def commit_tokens(workspace: str, name: str) -> None:
     from webtochat.tokens.shards import Document, write_shard
     from webtochat.tokens.tokenizer import END_OF_TEXT
 
-    texts = [path.read_text("utf-8", "replace") for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))]
-    learned = bpe.train(texts, VOCABULARY, TokenizerSection().pattern)
+    texts = texts or [
+        path.read_text("utf-8", "replace") for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    ]
+    learned = bpe.train(texts, vocabulary, TokenizerSection().pattern)
     home = os.path.join(workspace, name)
     draft = artifact.begin(os.path.join(home, "tokenizer"), "tokenizer", {}, [])
     assert isinstance(draft, artifact.Draft)
@@ -60,7 +65,7 @@ def commit_tokens(workspace: str, name: str) -> None:
         Document(str(number), "", np.asarray(ids, np.uint32), 0)
         for number, ids in enumerate(learned.encode_batch(texts))
     ]
-    for split, part in (("train", documents[1:]), ("validation", documents[:1])):
+    for split, part in (("train", documents[held_out:]), ("validation", documents[:held_out])):
         os.mkdir(draft.path(split))
         write_shard(draft.path(split, "shard-00000"), part, learned.special(END_OF_TEXT), learned.vocabulary)
     draft.commit(counts={}, summary="")

@@ -2,28 +2,29 @@
 
 python jobs/sweep.py recipes/demo.yaml 'pretrain.lr=[1e-3,3e-3]'
 python jobs/sweep.py recipes/demo.yaml 'pretrain.lr=[1e-3,3e-3]' 'model.depth=[2,4]' pretrain.tokens=1_000_000
+python jobs/sweep.py recipes/demo.yaml 'pretrain.lr=[5e-4,1e-3,2e-3,4e-3]' --asha
+python jobs/sweep.py recipes/demo.yaml 'model.depth=[1,2,3,4]' pretrain.tokens_per_parameter=4 --predict model.depth=6
 
 A list is swept over; the rest are plain overrides. The tokens are the recipe's own, committed before. Each trial is a
 whole pretrain in <workspace>/<recipe>/sweep/<trial>/; run again, finished trials are reused and others go on.
+
+--asha stops poor trials early: at each rung (10 %, 40 % of a trial's steps) one in four goes on. --predict tells the
+loss of a larger model from a power law through the others', before it is trained, and then trains it.
 """
 
 from __future__ import annotations
 
-import io
-import itertools
 import json
+import math
 import os
-import re
 import tempfile
 import threading
-from dataclasses import dataclass
 from typing import Any
 
-import yaml
-from rich.console import Console
 from rich.table import Table
 
 from job import guarded, parser, started
+from trials import Entry, Halving, Record, Trial, as_text, drawn, foreseen, judged, table, trials_of
 from webtochat import artifact, recipe, storage
 from webtochat.artifact import Artifact
 from webtochat.errors import MachineError, UserError
@@ -31,49 +32,14 @@ from webtochat.recipe import Recipe
 from webtochat.run import Run, Screen
 from webtochat.tracking import StageRun
 
-SWEPT = ("pretrain.", "model.")
-
-
-@dataclass(frozen=True)
-class Trial:
-    name: str
-    """Its directory's: the swept settings."""
-    overrides: tuple[str, ...]
-
-
-def trials_of(overrides: list[str]) -> tuple[list[str], list[Trial]]:
-    """(plain overrides, a trial for each combination of the list-valued ones). Raises UserError, one line."""
-    plain, swept = [], []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        values = listed(value)
-        if values is None:
-            plain.append(override)
-            continue
-        if not key.startswith(SWEPT):
-            raise UserError(f"{override!r}: all trials train on the same tokens: sweep over pretrain.* or model.*")
-        swept.append([f"{key}={each}" for each in values])
-    if not swept:
-        raise UserError("nothing to sweep over: give at least one list, such as 'pretrain.lr=[1e-3,3e-3]'")
-    combinations = list(itertools.product(*swept))
-    return plain, [Trial(re.sub(r"[^\w.,=+-]", "_", ",".join(each)), each) for each in combinations]
-
-
-def listed(value: str) -> list[str] | None:
-    """The items of a YAML list, as they were written; None if it is no list."""
-    node = yaml.compose(value) if value.lstrip().startswith("[") else None
-    if not isinstance(node, yaml.SequenceNode) or not node.value:
-        return None
-    return [value[item.start_mark.index : item.end_mark.index] for item in node.value]
-
 
 class TrialRun(Run):
     """Reads the swept recipe's committed artifacts, writes its own, and leaves tracking to the driver."""
 
-    def __init__(self, chosen: Recipe, inputs: str, messages: Any):
+    def __init__(self, chosen: Recipe, inputs: str, relay: Relay):
         super().__init__(chosen, Screen(open(os.devnull, "w")))  # noqa: SIM115 (as long as the process)
         self.inputs = inputs
-        self.tracking = Relay(chosen.name, messages)  # type: ignore[assignment]
+        self.tracking = relay  # type: ignore[assignment]
 
     def open(self, stage: str) -> Artifact:
         return artifact.open_artifact(storage.join(self.inputs, stage), stage)
@@ -81,10 +47,12 @@ class TrialRun(Run):
 
 class Relay:
     """Stands where a trial's MLflow run would, and sends what it is told to the driver: one writer, so that sqlite
-    serves."""
+    serves. Evaluations go to Ray Tune as well, which may end the trial there: `tune.report` then raises SystemExit in
+    this thread, which is the stage's."""
 
-    def __init__(self, name: str, messages: Any):
+    def __init__(self, name: str, steps: int, messages: Any):
         self.name = name
+        self.steps = steps
         self.messages = messages
         self.run_id = None
 
@@ -94,6 +62,13 @@ class Relay:
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
         self.messages.put((self.name, "metrics", (values, step)))
+        if "validation_bpb" in values and 0 < step < self.steps:  # the last is reported when the model is committed
+            self.report(step, values["validation_bpb"])
+
+    def report(self, step: int, bits: float) -> None:
+        from ray import tune
+
+        tune.report({"percent": 100 * step / self.steps, "validation_bpb": bits})
 
     def text(self, content: str, name: str) -> None:
         self.messages.put((self.name, "text", (content, name)))
@@ -104,78 +79,138 @@ class Relay:
 
 def train_trial(config: dict[str, Any]) -> None:
     """What Ray Tune runs for each trial: the pretrain stage in the trial's own directory."""
-    from ray import tune
-
     from webtochat.train.stage import pretrain
 
     told = config["trial"]
-    run = TrialRun(Recipe.model_validate(told["recipe"]), told["inputs"], told["messages"])
+    chosen = Recipe.model_validate(told["recipe"])
+    relay = Relay(chosen.name, told["steps"], told["messages"])
+    for step, bits in told["evaluations"]:  # of earlier attempts
+        relay.report(step, bits)
     try:
-        made = pretrain(run)
+        made = pretrain(TrialRun(chosen, told["inputs"], relay))
     except (UserError, MachineError) as error:
-        told["messages"].put((run.recipe.name, "failed", (str(error),)))
+        told["messages"].put((chosen.name, "failed", (str(error),)))
+        relay.report(0, math.inf)  # the scheduler wants a value of every trial; at no percent it counts for nothing
         return
-    tune.report({key: value for key, value in made.manifest.counts.items() if isinstance(value, float | int)})
+    if "validation_bpb" in made.manifest.counts:
+        relay.report(relay.steps, made.manifest.counts["validation_bpb"])
 
 
-def sweep(run: Run, recipe_path: str, plain: list[str], trials: list[Trial], concurrent: int | None) -> Table:
-    """Runs the trials that are not committed yet. Raises UserError where none comes to its end."""
-    inputs, directory = absolute(run.directory), absolute(storage.join(run.directory, "sweep"))
-    for stage in ("tokenizer", "tokens"):
-        run.open(stage)
-    recipes = [
-        recipe.load(recipe_path, [*plain, *trial.overrides]).model_copy(
-            update={"workspace": directory, "name": trial.name}
-        )
-        for trial in trials
-    ]
+def sweep(
+    run: Run,
+    recipe_path: str,
+    plain: list[str],
+    trials: list[Trial],
+    concurrent: int | None = None,
+    halving: Halving | None = None,
+    target: Trial | None = None,
+) -> Table:
+    """Runs the trials that are not over yet; then foretells the loss of `target` and trains it. Raises UserError where
+    none comes to its end."""
+    from webtochat.tokens.tokenizer import Tokenizer
+
+    tokenizer, tokens = run.open("tokenizer"), run.open("tokens")
+    vocabulary = Tokenizer.load(tokenizer.local()).vocabulary
+    directory = absolute(storage.join(run.directory, "sweep"))
+    entries = []
+    for trial in [*trials, *([target] if target else [])]:
+        chosen = recipe.load(recipe_path, [*plain, *trial.overrides])
+        chosen = chosen.model_copy(update={"workspace": directory, "name": trial.name})
+        entries.append(Entry.of(trial, chosen, vocabulary))
+    if halving or target:
+        judged(tokens, entries, halving)
+    for entry in entries:
+        look_up(run, entry, [tokenizer, tokens], halving)
     parent = parent_run(run, directory, trials)
+
+    def keep(name: str, text: str) -> None:
+        parent.text(text, name)
+        storage.write_bytes(storage.join(directory, name), text.encode())
+
     ending = "FAILED"
     try:
-        due = [each for each in recipes if not committed(run, each, inputs)]
-        failed = tuned(run, due, inputs, parent, concurrent or at_once(run)) if due else {}
-        shown = result(trials, recipes, failed)
-        parent.text(as_text(shown), "table.txt")
+        sizes = entries[: len(trials)]
+        train(run, sizes, parent, concurrent, halving)
+        if target is not None:
+            from prediction import compare, foretell
+
+            foretold = foretell(run, sizes, entries[-1], keep)
+            train(run, entries[-1:], parent, concurrent, None)
+            parent.metrics(compare(run, foretold, entries[-1], keep))
+        shown = table(entries)
+        keep("table.txt", as_text(shown))
+        keep("sweep.svg", drawn(entries))
         ending = "FINISHED"
         return shown
+    except (KeyboardInterrupt, SystemExit):
+        ending = "KILLED"
+        raise
     finally:
         parent.end(ending)
 
 
-def result(trials: list[Trial], recipes: list[Recipe], failed: dict[str, str]) -> Table:
-    made = {each.name: artifact.find(storage.join(each.workspace, each.name, "pretrain")) for each in recipes}
-    if not any(made.values()):
-        raise UserError("no trial came to its end: " + next(iter(failed.values()), "see the log"))
-    return table(trials, made, failed)
+def look_up(run: Run, entry: Entry, inputs: list[Artifact], halving: Halving | None) -> None:
+    """What earlier attempts left of a trial. Raises UserError if it was begun with other settings."""
+    from webtochat.train.stage import pretrain_identity
+
+    directory = storage.join(entry.directory, "pretrain")
+    begun = artifact.begin(directory, "pretrain", pretrain_identity(entry.recipe), inputs)
+    if isinstance(begun, Artifact):
+        entry.made = begun
+        run.screen.say(f"  {entry.trial.name}: reused")
+    elif entry.record.stopped is not None:
+        storage.delete(begun.scratch())
+        if entry.record.stopped == halving:
+            run.screen.say(f"  {entry.trial.name}: {entry.ended}")
+        else:
+            entry.record = Record()
 
 
-def committed(run: Run, trial: Recipe, inputs: str) -> bool:
-    """Whether a trial is done. Raises UserError if it was done with other settings."""
-    if artifact.find(storage.join(trial.workspace, trial.name, "pretrain")) is None:
-        return False
-    from webtochat.train.stage import pretrain
+def train(run: Run, entries: list[Entry], parent: StageRun, concurrent: int | None, halving: Halving | None) -> None:
+    """Has Ray Tune run the trials that are due. Raises UserError where none has come to its end."""
+    due = [entry for entry in entries if entry.made is None and entry.record.stopped is None]
+    if due:
+        tuned(run, entries, due, parent, concurrent or at_once(run), halving)
+    for entry in due:
+        directory = storage.join(entry.directory, "pretrain")
+        entry.made = artifact.find(directory)
+        if entry.record.stopped is not None:
+            storage.delete(storage.join(directory, artifact.SCRATCH))
+    if not any(entry.made for entry in entries):
+        raise UserError(f"no trial came to its end: {entries[0].ended}")
 
-    pretrain(TrialRun(trial, inputs, None))  # which finds the same identity, or raises
-    run.screen.say(f"  {trial.name}: reused")
-    return True
 
-
-def tuned(run: Run, due: list[Recipe], inputs: str, parent: StageRun, concurrent: int) -> dict[str, str]:
-    """Has Ray Tune run the trials. Returns why trials failed."""
+def tuned(
+    run: Run, entries: list[Entry], due: list[Entry], parent: StageRun, concurrent: int, halving: Halving | None
+) -> None:
     from ray import tune
     from ray.util.queue import Queue
 
     messages = Queue(actor_options={"num_cpus": 0})
-    space = [{"recipe": each.model_dump(mode="json"), "inputs": inputs, "messages": messages} for each in due]
+    scheduler = None
+    if halving is not None:
+        from asha import Scheduler
+
+        scheduler = Scheduler(halving, lambda name: messages.put((name, "stopped", (halving,))))
+        for entry in entries:
+            if entry not in due:
+                scheduler.remember(entry.trial.name, entry.curve(), entry.steps)
+    space = [
+        {
+            "recipe": each.recipe.model_dump(mode="json"), "inputs": absolute(run.directory), "messages": messages,
+            "steps": each.steps, "evaluations": sorted(each.record.evaluations.items()),
+        }
+        for each in due
+    ]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="webtochat-sweep-") as scratch:
         tuner = tune.Tuner(
             # The trial itself only waits: its workers ask for the CPUs and GPUs. (Tune wants something asked for.)
             tune.with_resources(train_trial, {"memory": 1}),
             param_space={"trial": tune.grid_search(space)},
-            tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
+            tune_config=tune.TuneConfig(max_concurrent_trials=concurrent, scheduler=scheduler),
             run_config=tune.RunConfig(storage_path=scratch, name="sweep", verbose=0),
         )
-        return watch(run, tuner, messages, parent)
+        watch(run, tuner, messages, parent, {entry.trial.name: entry for entry in due})
 
 
 def absolute(path: str) -> str:
@@ -205,38 +240,66 @@ def parent_run(run: Run, directory: str, trials: list[Trial]) -> StageRun:
     return begun
 
 
-def watch(run: Run, tuner: Any, messages: Any, parent: StageRun) -> dict[str, str]:
-    """Runs the tuner while passing what the trials tell to the screen and to MLflow. Returns why trials failed."""
+def watch(run: Run, tuner: Any, messages: Any, parent: StageRun, entries: dict[str, Entry]) -> None:
+    """Runs the tuner while passing what the trials tell to the screen, to MLflow and to their records."""
     from ray.util.queue import Empty
 
     ended: list[Any] = []
     thread = threading.Thread(target=lambda: ended.append(fitted(tuner)), daemon=True)
     thread.start()
     children: dict[str, StageRun] = {}
-    failed: dict[str, str] = {}
-    while thread.is_alive() or not messages.empty():
-        try:
-            name, what, told = messages.get(timeout=0.5)
-        except Empty:
-            continue
-        if what == "begin":
-            run.screen.say(f"  {name} …")
-            children[name] = run.tracking.stage(name, *told, parent=parent.run_id)
-        elif what == "failed":
-            run.screen.say(f"  {name}: {told[0]}")
-            failed[name] = told[0]
-        else:
-            getattr(children[name], what)(*told)
-            if what == "metrics" and "loss" in told[0]:
-                run.screen.progress(f"  {name}: step {told[1]} | loss {told[0]['loss']:.4f}")
+    try:
+        while thread.is_alive() or not messages.empty():
+            try:
+                name, what, told = messages.get(timeout=0.5)
+            except Empty:
+                continue
+            hear(run, entries[name], children, parent, what, told)
+    except BaseException:
+        for child in children.values():
+            child.end("KILLED", "the sweep was interrupted")
+        raise
     messages.shutdown()
     if isinstance(ended[0], BaseException):
         raise ended[0]
     for result in ended[0]:
-        if result.error is not None:
-            name = result.config["trial"]["recipe"]["name"]
-            failed.setdefault(name, (str(result.error).strip().splitlines() or [""])[-1][:200])
-    return failed
+        entry = entries[result.config["trial"]["recipe"]["name"]]
+        if result.error is not None and not entry.failed:
+            entry.failed = (str(result.error).strip().splitlines() or [""])[-1][:200]
+    for name, child in children.items():
+        child.end("FAILED", entries[name].failed)
+
+
+def hear(
+    run: Run, entry: Entry, children: dict[str, StageRun], parent: StageRun, what: str, told: tuple[Any, ...]
+) -> None:
+    """One message of a trial, or of the scheduler about it. What a stopped trial still says is not heard."""
+    name = entry.trial.name
+    if entry.record.stopped is not None:
+        return
+    if what == "begin":
+        run.screen.say(f"  {name} …")
+        children[name] = run.tracking.stage(name, *told, parent=parent.run_id)
+    elif what == "failed":
+        run.screen.say(f"  {name}: {told[0]}")
+        entry.failed = told[0]
+    elif what == "stopped":
+        (entry.record.stopped,) = told
+        entry.record.write(entry.directory)
+        run.screen.say(f"  {name}: {entry.ended}")
+        if name in children:
+            children.pop(name).end("KILLED", f"{entry.ended} bits per byte: not among the best of its rung")
+    elif what == "end":
+        children.pop(name).end(*told)
+    else:
+        getattr(children[name], what)(*told)
+        if what == "metrics":
+            values, step = told
+            if "validation_bpb" in values and step:
+                entry.record.evaluations[step] = values["validation_bpb"]
+                entry.record.write(entry.directory)
+            elif "loss" in values:
+                run.screen.progress(f"  {name}: step {step} | loss {values['loss']:.4f}")
 
 
 def fitted(tuner: Any) -> Any:
@@ -247,51 +310,32 @@ def fitted(tuner: Any) -> Any:
         return error
 
 
-def table(trials: list[Trial], made: dict[str, Artifact | None], failed: dict[str, str]) -> Table:
-    """A row for each trial; the best one is marked."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    keys = [override.partition("=")[0] for override in trials[0].overrides]
-    for column in (*keys, "validation bpb", "loss", "seconds", ""):
-        shown.add_column(column, justify="right" if column else "left")
-    scores = {name: score(each) for name, each in made.items() if each is not None}
-    best = min(scores, key=lambda name: scores[name])
-    for trial in trials:
-        values = [override.partition("=")[2] for override in trial.overrides]
-        one = made[trial.name]
-        if one is None:
-            shown.add_row(*values, "-", "-", "-", f"failed: {failed.get(trial.name, 'see the log')}")
-            continue
-        counts = one.manifest.counts
-        bits = f"{counts['validation_bpb']:.4f}" if "validation_bpb" in counts else "-"
-        mark = "best" if trial.name == best else ""
-        shown.add_row(*values, bits, f"{counts['loss']:.4f}", f"{one.manifest.wall_seconds:,.0f}", mark)
-    return shown
-
-
-def score(made: Artifact) -> float:
-    """Lower is better: held-out bits per byte, or the loss where nothing is held out."""
-    return made.manifest.counts.get("validation_bpb", made.manifest.counts["loss"])
-
-
-def as_text(shown: Table) -> str:
-    console = Console(file=io.StringIO(), width=150)
-    with console.capture() as captured:
-        console.print(shown)
-    return captured.get()
-
-
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--concurrent", type=int, help="trials at the same time; by default what fits")
+    arguments.add_argument("--asha", action="store_true", help="stop poor trials early (Li et al. 2020)")
+    arguments.add_argument("--grace-period", type=float, default=10, metavar="PERCENT", help=(
+        "of a trial's steps, before which --asha does not stop it (10)"
+    ))  # fmt: skip
+    arguments.add_argument("--reduction-factor", type=float, default=4, help="one in so many goes on (4)")
+    arguments.add_argument("--predict", action="append", metavar="key=value", help="a size; once for each swept key")
     options = arguments.parse_intermixed_args()
 
     def work() -> None:
         plain, trials = trials_of(options.overrides)
-        for trial in trials:  # a mistake in any of them shows before anything runs
+        target = foreseen(options.predict, trials) if options.predict else None
+        halving = None
+        if options.asha:
+            halving = Halving(grace_period=options.grace_period, reduction_factor=options.reduction_factor)
+            if not (0 < halving.grace_period < 100 and halving.reduction_factor > 1):
+                raise UserError("--grace-period is a percentage below 100, --reduction-factor is above 1")
+        if target and halving:
+            raise UserError("--predict needs trials that come to their end: leave --asha out")
+        for trial in [*trials, *([target] if target else [])]:  # a mistake in any of them shows before anything runs
             recipe.load(options.recipe, [*plain, *trial.overrides])
         with started(options.recipe, plain) as run:
             run.screen.say(f"sweep: {len(trials)} trials …")
-            shown = sweep(run, options.recipe, plain, trials, options.concurrent)
+            shown = sweep(run, options.recipe, plain, trials, options.concurrent, halving, target)
             run.screen.say("\n" + as_text(shown).rstrip())
             run.screen.say(f"look:  {run.tracking.command()}")
 

@@ -370,8 +370,13 @@ class Optimizer(Section):
 class Pretrain(Optimizer):
     tokens: int = 1_000_000
     """Budget: positions trained on."""
+    tokens_per_parameter: float | None = Field(None, gt=0)
+    """Budget by the model's size, in place of `tokens`: positions for each parameter, embeddings included (Hoffmann et
+    al. 2022: about 20)."""
     batch_tokens: int = 8192
     """Global, per step."""
+    lr_width: int | None = Field(None, ge=1)
+    """The width that `lr` is right for; a model of another width trains at lr × lr_width / width. None: at `lr`."""
     mask_documents: bool = True
     """Attention does not cross documents."""
     float8: bool = False

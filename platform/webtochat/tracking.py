@@ -44,9 +44,11 @@ class StageRun:
     def text(self, content: str, name: str) -> None:
         self._client.log_text(self.run_id, content, name)
 
-    def end(self, status: str) -> None:
-        """`FINISHED`, `FAILED` or `KILLED`."""
+    def end(self, status: str, reason: str = "") -> None:
+        """`FINISHED`, `FAILED` or `KILLED`; a reason is shown as the run's description."""
         self.flush()
+        if reason:
+            self._client.set_tag(self.run_id, "mlflow.note.content", reason)
         self._client.set_terminated(self.run_id, status)
 
 

@@ -226,39 +226,49 @@ def test_mistakes_in_the_data_are_one_line(
 
 
 def test_a_sweep_trains_each_combination_once(cluster: None, home: Path, tmp_path: Path) -> None:
-    """One trial learns, one diverges: a row that says so, without a retry."""
+    """One trial learns, one diverges: a row that says so, without a retry; one learns nothing and is stopped early."""
     import mlflow
 
     from sweep import sweep, trials_of
+    from trials import Halving
 
     copied(home, "swept", "tokenizer", "tokens")
-    recipe = one_thread(home, name="swept", pretrain={"tokens": 20 * 256, "clip": 1e30})
+    recipe = one_thread(home, name="swept", pretrain={"tokens": 40 * 256, "clip": 1e30})
     written = tmp_path / "swept.yaml"
     written.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    plain, trials = trials_of(["pretrain.lr=[1e-2, 1e30]", "pretrain.evaluate_every=10"])
+    plain, trials = trials_of(["pretrain.lr=[1e-2, 1e30, 1e-9]", "pretrain.evaluate_every=10"])
     assert plain == ["pretrain.evaluate_every=10"]
     run, shown = run_of(recipe)
-    first = cells(sweep(run, str(written), plain, trials, 1))
-    assert [row[0] for row in first] == ["1e-2", "1e30"]
+    halving = Halving(grace_period=25, reduction_factor=2)
+    first = cells(sweep(run, str(written), plain, trials, 1, halving))
+    assert [row[0] for row in first] == ["1e-2", "1e30", "1e-9"]
     assert first[0][-1] == "best" and first[1][-1].startswith("failed: training diverged at step")
+    assert first[2][-1].startswith("stopped at step 10/40 with ")
     assert shown.getvalue().count("pretrain.lr=1e30 …") == 1
-    made = artifact.find(str(home / "swept" / "sweep" / "pretrain.lr=1e-2" / "pretrain"))
+    swept = home / "swept" / "sweep"
+    made = artifact.find(str(swept / "pretrain.lr=1e-2" / "pretrain"))
     assert made is not None and f"{made.manifest.counts['validation_bpb']:.4f}" == first[0][1]
+    assert not (swept / "pretrain.lr=1e-9" / "pretrain" / "_scratch").exists()
+    assert "pretrain.lr=1e-9 (stopped)" in (swept / "sweep.svg").read_text()
     client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("swept").experiment_id])
     parent = next(each for each in runs if each.info.run_name == "sweep")
+    assert {each.path for each in client.list_artifacts(parent.info.run_id)} == {"sweep.svg", "table.txt"}
     children = [each for each in runs if each.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {each.info.run_name: each.info.status for each in children} == {
-        "pretrain.lr=1e-2": "FINISHED", "pretrain.lr=1e30": "FAILED",
+        "pretrain.lr=1e-2": "FINISHED", "pretrain.lr=1e30": "FAILED", "pretrain.lr=1e-9": "KILLED",
     }  # fmt: skip
-    best = next(each for each in children if each.info.status == "FINISHED")
+    best, stopped = (next(each for each in children if each.info.status == how) for how in ("FINISHED", "KILLED"))
     assert len(client.get_metric_history(best.info.run_id, "loss")) > 3
-    # Again, with the trial that is done: it is reused, and no run is added.
+    assert stopped.data.tags["mlflow.note.content"].startswith("stopped at step 10/40 with ")
+    # Again, with the trials that are over: neither is run again, and no MLflow run is added.
     again, shown = run_of(recipe)
-    assert cells(sweep(again, str(written), plain, trials[:1], 1)) == first[:1]
+    over = [trials[0], trials[2]]
+    assert cells(sweep(again, str(written), plain, over, 1, halving)) == [first[0], first[2]]
     assert "pretrain.lr=1e-2: reused" in shown.getvalue()
+    assert "pretrain.lr=1e-9: stopped at step 10/40" in shown.getvalue()
     with pytest.raises(UserError, match="other settings"):
-        sweep(again, str(written), ["pretrain.seed=7"], trials[:1], 1)
+        sweep(again, str(written), ["pretrain.seed=7"], over, 1, halving)
     assert len(client.search_runs([client.get_experiment_by_name("swept").experiment_id])) == len(runs)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from webtochat.recipe import Optimizer
+from webtochat.recipe import Optimizer, Pretrain
 
 
 def optimizers(model: nn.Module, settings: Optimizer) -> list[torch.optim.Optimizer]:
@@ -75,6 +75,13 @@ def adamw(weights: Iterable[Tensor], settings: Optimizer) -> torch.optim.AdamW:
         [group for group in groups if group["params"]],
         lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=fused,
     )  # fmt: skip
+
+
+def at_width(settings: Pretrain, width: int) -> Pretrain:
+    """The settings with the learning rate that a model of this width trains at: the wider, the smaller."""
+    if settings.lr_width is None:
+        return settings
+    return settings.model_copy(update={"lr": settings.lr * settings.lr_width / width})
 
 
 def learning_rate(settings: Optimizer, steps: int) -> Callable[[int], float]:

@@ -39,6 +39,16 @@ class Plan:
     mfu: float
 
 
+def budget(recipe: Recipe, config: ModelConfig) -> tuple[int, int]:
+    """(windows a step, steps): the whole steps that first reach the recipe's budget of tokens."""
+    settings, length = recipe.pretrain, recipe.tokens.sequence_length
+    windows = max(1, settings.batch_tokens // length)
+    tokens: float = settings.tokens
+    if settings.tokens_per_parameter is not None:
+        tokens = settings.tokens_per_parameter * config.parameters
+    return windows, math.ceil(tokens / (windows * length))
+
+
 def plan(recipe: Recipe, devices: int, device: str, mfu: float) -> Plan:
     """The run of a recipe on so many devices, at a share `mfu` of their peak. Raises UserError for a device that is not
     known, a batch that does not divide, and what does not fit."""
@@ -51,13 +61,12 @@ def plan(recipe: Recipe, devices: int, device: str, mfu: float) -> Plan:
     length = recipe.tokens.sequence_length
     if length > config.max_positions:
         raise UserError(f"tokens.sequence_length ({length}) is more than model.max_positions ({config.max_positions})")
-    windows = max(1, recipe.pretrain.batch_tokens // length)
+    windows, steps = budget(recipe, config)
     own = math.ceil(windows / devices)
     at_once = own
     if recipe.cluster.device_batch_tokens is not None:
         at_once = min(own, max(1, recipe.cluster.device_batch_tokens // length))
     step_tokens = windows * length
-    steps = math.ceil(recipe.pretrain.tokens / step_tokens)
     tokens = steps * step_tokens
     flops = config.flops_per_token(length) * tokens
     if recipe.cluster.shard and devices > 1:

@@ -30,7 +30,9 @@ from webtochat.tokens.conversations import conversations
 from webtochat.tokens.shards import Split
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.train.line import Line, amount
+from webtochat.train.optimizer import at_width
 from webtochat.train.packing import held_out, pack_rows
+from webtochat.train.plan import budget
 from webtochat.train.rank import (
     CURVE,
     Evaluation,
@@ -55,12 +57,7 @@ def pretrain(run: Run) -> Artifact:
     """`model/`: a base model (Hugging Face files), and metrics.jsonl: its curve."""
     recipe = run.recipe
     tokenizer, tokens = run.open("tokenizer"), run.open("tokens")
-    identity = recipe.identity("model") | {"pretrain": _literals(recipe, "pretrain")}
-    scored = recipe.evaluate.tasks if recipe.pretrain.evaluate_tasks else []
-    if scored:
-        known = [tasks.identity(task, recipe.miniweb) for task in rows.available(scored, recipe.miniweb)[0]]
-        identity["pretrain"] |= {"tasks": known, "tasks_seed": recipe.evaluate.seed}
-    stage = run.begin("pretrain", identity, [tokenizer, tokens])
+    stage = run.begin("pretrain", pretrain_identity(recipe), [tokenizer, tokens])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -77,23 +74,22 @@ def pretrain(run: Run) -> Artifact:
         windows = len(Split(os.path.join(tokens.local(), "train"), length, vocabulary))
         if not windows:
             raise UserError(f"the training tokens do not fill one window of {length}: crawl more, or lower it")
-        per_step = max(1, recipe.pretrain.batch_tokens // length)
-        steps = math.ceil(recipe.pretrain.tokens / (per_step * length))
         config = ModelConfig.of(recipe.model, vocabulary)
+        per_step, steps = budget(recipe, config)
         epochs = steps * per_step / windows
         stage.say(
             f"{amount(config.parameters)} parameters, {amount(steps * per_step * length)} tokens in {steps} steps "
             f"({epochs:.2f} epochs)"
         )
         path = ""
-        if scored:
+        if recipe.pretrain.evaluate_tasks and recipe.evaluate.tasks:
             path = stage.scratch("tasks.npz")
             most = recipe.pretrain.evaluate_tasks
             likelihood.write(path, tasks.prepare(recipe.evaluate, most, recipe.miniweb, words, length, stage.say))
         job = PretrainJob(
-            directory=_absolute(stage.directory), settings=recipe.pretrain, sequence_length=length,
-            windows_per_step=per_step, steps=steps, mask_documents=recipe.pretrain.mask_documents,
-            **_placing(recipe.cluster), model=recipe.model,
+            directory=_absolute(stage.directory), settings=at_width(recipe.pretrain, config.width),
+            sequence_length=length, windows_per_step=per_step, steps=steps,
+            mask_documents=recipe.pretrain.mask_documents, **_placing(recipe.cluster), model=recipe.model,
             tokenizer=_where(tokenizer), tokens=_where(tokens), tasks=_absolute(path) if path else "",
         )  # fmt: skip
         fit(stage, job, recipe.cluster)
@@ -105,6 +101,15 @@ def pretrain(run: Run) -> Artifact:
         gain = f"validation {first:.3f} → {last:.3f} bits per byte" if last is not None else ""
         made = f"{amount(config.parameters)} parameters on {amount(steps * per_step * length)} tokens"
         return stage.commit(counts=counts, summary=made, gain=gain)
+
+
+def pretrain_identity(recipe: Recipe) -> dict[str, Any]:
+    identity = recipe.identity("model") | {"pretrain": _literals(recipe, "pretrain")}
+    if recipe.pretrain.evaluate_tasks and recipe.evaluate.tasks:
+        scored, _ = rows.available(recipe.evaluate.tasks, recipe.miniweb)
+        known = [tasks.identity(task, recipe.miniweb) for task in scored]
+        identity["pretrain"] |= {"tasks": known, "tasks_seed": recipe.evaluate.seed}
+    return identity
 
 
 def sft(run: Run) -> Artifact:
