@@ -84,10 +84,10 @@ def texts(one: Encoded, words: Tokenizer) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("normalise", "right"), [("none", "b"), ("tokens", "aab"), ("bytes", "aab")])
 def test_choices_are_compared_by_likelihood_for_their_length(normalise: str, right: str) -> None:
-    """By hand: `b` costs 2 bits, `aab` 4, for 3 times the length."""
+    """By hand: ` b` costs 3 + 2 bits, ` aab` 3 + 4; for 2 and 4 tokens, 1 and 3 bytes of the choices themselves."""
     found = items({"query": "c", "choices": ["b", "aab", "ccc"], "gold": 0})
     one = encoded(found, letters(), normalise=normalise)
-    assert one.options["divisor"].tolist() == ([1, 1, 1] if normalise == "none" else [1, 3, 3])
+    assert one.options["divisor"].tolist() == {"none": [1, 1, 1], "tokens": [2, 4, 4], "bytes": [1, 3, 3]}[normalise]
     assert likelihood.score(unigrams, [one], 265)[0].tolist() == [right == "b"]
 
 
@@ -126,7 +126,7 @@ def test_of_two_sentences_all_is_scored() -> None:
 
 def test_a_choice_that_begins_another_is_scored_too() -> None:
     one = encoded(items({"query": "c", "choices": ["ab", "a"], "gold": 1}), letters(), normalise="none")
-    assert texts(one, letters()) == [("<|endoftext|>c ", "ab"), ("<|endoftext|>c ", "a")]
+    assert texts(one, letters()) == [("<|endoftext|>c", " ab"), ("<|endoftext|>c", " a")]
     assert likelihood.score(unigrams, [one], 265)[0].tolist() == [True]
 
 
@@ -136,13 +136,16 @@ def test_what_is_the_same_as_the_right_choice_is_right() -> None:
     assert one.rows["chance"].tolist() == pytest.approx([2 / 3])
 
 
-def test_choices_are_scored_from_the_token_where_the_first_of_them_leaves_the_context() -> None:
-    """` red` is one token, which takes the delimiter's space; `?` leaves it a token of its own."""
+def test_the_space_before_a_choice_is_scored_and_choices_after_the_same_tokens() -> None:
+    """` red` is one token, ` ?` two. The tokens of `Ada likes` part from those of `Ada l` before ` l`."""
     found = items({"query": "Ada likes", "choices": ["red", "?"], "gold": 0})
     one = encoded(found, words())
     assert texts(one, words()) == [("<|endoftext|>Ada likes", " red"), ("<|endoftext|>Ada likes", " ?")]
     assert one.options["divisor"].tolist() == [1, 2]
     assert encoded(found, words(), normalise="bytes").options["divisor"].tolist() == [3, 1]
+    found = items({"query": "Ada l", "choices": ["ikes", "?"], "gold": 0})
+    (before, likes), (same, mark) = texts(encoded(found, words(), delimiter=""), words())
+    assert before == same == "<|endoftext|>Ada" and (likes, mark) == (" likes", " l?")
 
 
 # prompts -------------------------------------------------------------------------------------------------------------
@@ -159,10 +162,10 @@ def test_examples_are_other_rows_drawn_by_seed() -> None:
     prompts = [before for before, _ in texts(one, letters())[::2]]
     for number, prompt in enumerate(prompts):
         *examples, asked = prompt.removeprefix("<|endoftext|>").split("\n")
-        assert asked == f"q{number % 20}: " and len(set(examples)) == 2
+        assert asked == f"q{number % 20}:" and len(set(examples)) == 2
         for example in examples:
             query, answer = example.split(": ")
-            assert query != asked[:-2] and answer == "yn"[int(query[1:]) % 2]
+            assert query != asked[:-1] and answer == "yn"[int(query[1:]) % 2]
     again = encoded([*found, *found], letters(), **settings)
     assert np.array_equal(again.tokens, one.tokens)
     # A part of the rows has the prompts that it has among all.

@@ -209,9 +209,10 @@ def _joined(task: Task, context: str, continuation: str) -> str:
 
 def _encoded(tokenizer: Tokenizer, task: Task, item: Item) -> list[tuple[list[int], int]]:
     """Each option's tokens, and the place of the first that is scored: there its tokens part from those of its context
-    alone, since a token may reach over the end of the text before it. Choices after one context are all scored from
-    where the first of them parts, so that they are compared after the same tokens."""
-    alone = {context: tokenizer.encode(_joined(task, context, "")) for context, _ in item.options}
+    alone, since a token may reach over the context's end. Spaces between the two are scored, as lm-evaluation-harness
+    and DCLM do: most tokenizers make them part of the next word. Choices after one context are all scored from where
+    the first of them parts, so that they are compared after the same tokens."""
+    alone = {context: tokenizer.encode(_joined(task, context, "").rstrip()) for context, _ in item.options}
     whole = [tokenizer.encode(_joined(task, context, continuation)) for context, continuation in item.options]
     firsts = [_shared(alone[context], ids) for (context, _), ids in zip(item.options, whole, strict=True)]
     if len(alone) == 1 and not item.greedy:
