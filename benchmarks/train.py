@@ -47,7 +47,7 @@ def commit_tokens(
     from webtochat import artifact
     from webtochat.recipe import TokenizerSection
     from webtochat.tokens import tokenizer as bpe
-    from webtochat.tokens.shards import Document, write_shard
+    from webtochat.tokens.shards import Document, write_shard, write_windows
     from webtochat.tokens.tokenizer import END_OF_TEXT
 
     texts = texts or [
@@ -68,6 +68,7 @@ def commit_tokens(
     for split, part in (("train", documents[held_out:]), ("validation", documents[:held_out])):
         os.mkdir(draft.path(split))
         write_shard(draft.path(split, "shard-00000"), part, learned.special(END_OF_TEXT), learned.vocabulary)
+        write_windows(draft.path(split, "shard-00000"), part, "stream", LENGTH)
     draft.commit(counts={}, summary="")
 
 
@@ -78,8 +79,8 @@ def bare(recipe_path: str, steps: int, threads: int) -> Speed:
     from webtochat import recipe
     from webtochat.model.config import ModelConfig
     from webtochat.model.transformer import Transformer
-    from webtochat.tokens.batches import share
-    from webtochat.tokens.shards import Split, pretraining_window
+    from webtochat.tokens.batches import Order, share
+    from webtochat.tokens.shards import Split
     from webtochat.tokens.tokenizer import END_OF_TEXT, Tokenizer
 
     torch.set_num_threads(threads)
@@ -96,14 +97,11 @@ def bare(recipe_path: str, steps: int, threads: int) -> Speed:
         [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": gains, "weight_decay": 0.0}],
         lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True,
     )  # fmt: skip
-    windows = settings.batch_tokens // LENGTH
+    order, windows = Order((len(split),), (1.0,), settings.seed), settings.batch_tokens // LENGTH
     seconds = []
     for step in range(steps):
         began = time.perf_counter()
-        batch = share(
-            lambda number: pretraining_window(split, separator, number),
-            len(split), step * windows, windows, settings.seed,
-        )  # fmt: skip
+        batch = share(lambda number: split.window(number, separator), order, step * windows, windows)
         loss = model(batch.tokens_BT, batch.documents_BT, batch.targets_BT) / batch.targets_BT.numel()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)

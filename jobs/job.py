@@ -119,6 +119,7 @@ def placed(recipe: Any, overrides: Sequence[str] = ()) -> Any:
     if submitted():
         sources = [*recipe.sft.data, *recipe.evaluate.questions, *recipe.evaluate.tasks]
         read = [*recipe.crawl.paths, *(source.path for source in sources)]
+        read += [path for path in recipe.pretrain.mixture if path != "own"]
         for path in [recipe.workspace, *read]:
             if "://" not in path and not path.startswith("python:") and not os.path.isabs(path):
                 raise UserError(

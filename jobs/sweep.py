@@ -154,7 +154,7 @@ def look_up(run: Run, entry: Entry, inputs: list[Artifact], halving: Halving | N
     from webtochat.train.stage import pretrain_identity
 
     directory = storage.join(entry.directory, "pretrain")
-    begun = artifact.begin(directory, "pretrain", pretrain_identity(entry.recipe), inputs)
+    begun = artifact.begin(directory, "pretrain", pretrain_identity(entry.recipe, inputs[1]), inputs)
     if isinstance(begun, Artifact):
         entry.made = begun
         run.screen.say(f"  {entry.trial.name}: reused")

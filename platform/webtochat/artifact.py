@@ -91,12 +91,22 @@ class Artifact:
         """A directory on this node that holds the files."""
         return storage.local_copy(self.directory, self.content_hash)
 
-    def verify(self) -> list[str]:
-        """Names of the files whose bytes are not those that were committed. Reads everything."""
+    def verify(self, prefix: str | None = "") -> list[str]:
+        """Names of the files that are missing, or whose bytes are not those that were committed. Reads all that begins
+        with `prefix`; None: nothing, so only what is missing is found."""
         return [
             name for name, known in self.manifest.files.items()
-            if not storage.exists(self.path(name)) or storage.sha256(self.path(name)) != known.sha256
+            if not storage.exists(self.path(name))
+            or (prefix is not None and name.startswith(prefix) and storage.sha256(self.path(name)) != known.sha256)
         ]  # fmt: skip
+
+    def check(self, prefix: str | None = "") -> None:
+        """Raises UserError where `verify` finds a file."""
+        damaged = self.verify(prefix)
+        if damaged:
+            raise UserError(
+                f"{self.path(damaged[0])} is not what was committed: make it anew with --rebuild {self.stage}"
+            )
 
 
 def find(directory: str) -> Artifact | None:

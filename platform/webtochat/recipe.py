@@ -262,7 +262,10 @@ class TokenizerSection(Section):
 class Tokens(Section):
     validation_percent: float = 1.0
     """Of documents, by hash of their id."""
-    sequence_length: int = 2048
+    sequence_length: int = Field(2048, ge=1)
+    packing: Literal["best-fit", "stream"] = "best-fit"
+    """best-fit: documents shorter than a window are never cut (Ding et al. 2024). stream: documents end to end, cut
+    wherever a window ends."""
 
 
 # tools ---------------------------------------------------------------------------------------------------------------
@@ -369,10 +372,13 @@ class Optimizer(Section):
 
 class Pretrain(Optimizer):
     tokens: int = 1_000_000
-    """Budget: positions trained on."""
+    """Budget: positions trained on, padding among them."""
     tokens_per_parameter: float | None = Field(None, gt=0)
     """Budget by the model's size, in place of `tokens`: positions for each parameter, embeddings included (Hoffmann et
     al. 2022: about 20)."""
+    mixture: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    """Weight of each corpus in the tokens trained on: `own` is the recipe's, any other a directory of a `tokens`
+    artifact made with the same tokenizer. `{}`: own alone."""
     batch_tokens: int = 8192
     """Global, per step."""
     lr_width: int | None = Field(None, ge=1)

@@ -47,7 +47,6 @@ def document(number: int) -> dict[str, str]:
 
 
 DOCUMENTS = [document(number) for number in range(FILES * PER_FILE)]
-WHAT = ("tokens", "bytes", "windows")
 
 
 def run_of(workspace: Path, tokenizer: dict[str, object] | None = None, **tokens: object) -> Run:
@@ -84,7 +83,7 @@ def test_every_document_is_in_one_split_byte_for_byte(made: tuple[Run, Artifact,
     tokenizer = Tokenizer.load(learned.directory)
     splits = {name: Split(tokens.path(name), 64, tokenizer.vocabulary) for name in stage.SPLITS}
     found = {each.id: each for split in splits.values() for each in split.documents()}
-    assert sum(len(split.index) for split in splits.values()) == len(found) == len(DOCUMENTS)
+    assert sum(sum(split.counts()) for split in splits.values()) == len(found) == len(DOCUMENTS)
     for one in DOCUMENTS:
         kept = found[one["id"]]
         assert tokenizer.decode(kept.tokens.tolist()) == one["text"] and kept.bytes == len(one["text"].encode())
@@ -92,12 +91,40 @@ def test_every_document_is_in_one_split_byte_for_byte(made: tuple[Run, Artifact,
         assert not set(kept.tokens.tolist()) & tokenizer.special_ids
     counts = tokens.manifest.counts
     for name, split in splits.items():
-        assert split.index.num_rows == counts[f"{name}_documents"]
-        assert (split.tokens, split.bytes, len(split)) == tuple(counts[f"{name}_{what}"] for what in WHAT)
-        assert split.index["length"].to_numpy().sum() + split.index.num_rows == split.tokens
+        documents = list(split.documents())
+        size = sum(each.bytes for each in documents)
+        found_here = (len(documents), split.tokens, size, len(split))
+        assert found_here == tuple(counts[f"{name}_{what}"] for what in ("documents", "tokens", "bytes", "windows"))
+        assert sum(len(each.tokens) + 1 for each in documents) == split.tokens
     assert 5 < counts["validation_documents"] < 60
     held = {one["id"] for one in DOCUMENTS if stage.held_out(one["id"], 10)}
-    assert held == set(splits["validation"].index["id"].to_pylist())
+    assert held == {each.id for each in splits["validation"].documents()}
+
+
+def test_what_no_window_holds_and_what_is_empty_is_counted(
+    made: tuple[Run, Artifact, Artifact], tmp_path: Path
+) -> None:
+    """In all, by shard and on the screen; end to end the windows are full and the rest is left out."""
+    run, _, packed = made
+    other = run_of(tmp_path, packing="stream")
+    curated(other)
+    stage.tokenizer(other)
+    streamed = stage.tokens(other)
+    for tokens in (packed, streamed):
+        counts = tokens.manifest.counts
+        shards = counts["train_shards"]
+        assert len(shards) == FILES
+        for what in ("windows", "cropped", "padding"):
+            assert sum(each[what] for each in shards.values()) == counts[f"train_{what}"]
+        filled = counts["train_windows"] * 64 - counts["train_padding"]
+        assert filled + counts["train_cropped"] == counts["train_tokens"] - FILES
+    counts = packed.manifest.counts
+    assert counts["train_cropped"] == 0 < counts["train_padding"]
+    shown = run.screen.stream.getvalue()  # type: ignore[attr-defined]
+    assert f"{counts['train_padding'] / counts['train_windows'] / 64:.2%} of them padding, 0.00% of the tokens" in shown
+    assert streamed.manifest.counts["train_padding"] == 0 < streamed.manifest.counts["train_cropped"]
+    same = [name for name in packed.manifest.files if not name.endswith(".arrow")]
+    assert all(packed.manifest.files[name] == streamed.manifest.files[name] for name in same)
 
 
 def test_a_shard_is_flat_little_endian_ids(made: tuple[Run, Artifact, Artifact]) -> None:
@@ -143,7 +170,7 @@ def test_killed_half_way_goes_on_with_the_same_hash(made: tuple[Run, Artifact, A
     [([], "no document"), (DOCUMENTS[:1], "held out"), (DOCUMENTS[:30], "do not fill a window")],
 )  # fmt: skip
 def test_too_little_text_is_said_in_one_line(tmp_path: Path, documents: list[dict[str, str]], message: str) -> None:
-    run = run_of(tmp_path, sequence_length=100_000)
+    run = run_of(tmp_path, sequence_length=100_000, packing="stream")
     curated(run, documents, files=1)
     with pytest.raises((UserError, ray.exceptions.RayTaskError), match=message):
         stage.tokenizer(run)

@@ -14,11 +14,13 @@ from webtochat.artifact import Draft
 from webtochat.recipe import Recipe
 from webtochat.run import Run, Screen
 from webtochat.tokens import tokenizer as bpe
-from webtochat.tokens.shards import Document, write_shard
+from webtochat.tokens.mixture import Corpus
+from webtochat.tokens.shards import Document, write_shard, write_windows
 from webtochat.tokens.tokenizer import END_OF_TEXT
 from webtochat.train.rank import PretrainJob
 
 NAMES, PLACES, THINGS = ["Ann", "Bob", "Cid", "Dora"], ["Rome", "Oslo", "Bonn"], ["a red hat", "two cats", "old maps"]
+LENGTH = 32
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,14 +34,15 @@ def texts(count: int) -> list[str]:
     ]  # fmt: skip
 
 
-def commit_tokens(workspace: Path, name: str = "tiny", documents: int = 120) -> None:
-    """What the tokenizer and tokens stages would leave."""
+def commit_tokens(workspace: Path, name: str = "tiny", documents: int = 120, own: bool = True) -> None:
+    """What the tokenizer and tokens stages would leave. `own`: False for other documents with the same tokenizer."""
     written = texts(documents)
     learned = bpe.train(written, 512, r"\s?\p{L}+|\s?[^\s\p{L}]+|\s+")
     draft = artifact.begin(str(workspace / name / "tokenizer"), "tokenizer", {"tokenizer": 1}, [])
     assert isinstance(draft, Draft)
     learned.save(draft.directory)
     made = draft.commit(counts={}, summary="a tokenizer")
+    written = written if own else written[::-1]
     draft = artifact.begin(str(workspace / name / "tokens"), "tokens", {"tokens": 1}, [made])
     assert isinstance(draft, Draft)
     for split, part in (("train", written[10:]), ("validation", written[:10])):
@@ -50,13 +53,14 @@ def commit_tokens(workspace: Path, name: str = "tiny", documents: int = 120) -> 
         ]
         stem = str(Path(draft.directory) / split / "shard-00000")
         write_shard(stem, encoded, learned.special(END_OF_TEXT), learned.vocabulary)
+        write_windows(stem, encoded, "best-fit", LENGTH)
     draft.commit(counts={}, summary="tokens")
 
 
 def tiny(workspace: Path, name: str = "tiny", **changes: object) -> Recipe:
     """A recipe of a few seconds. `changes`: dictionaries by section, over these."""
     sections: dict[str, dict[str, object]] = {
-        "tokens": {"sequence_length": 32},
+        "tokens": {"sequence_length": LENGTH},
         "model": {"depth": 2, "width": 32, "head_size": 16, "max_positions": 64},
         "pretrain": {
             "tokens": 60 * 256, "batch_tokens": 256, "lr": 1e-2, "evaluate_every": 20, "checkpoint_every": 10,
@@ -78,7 +82,8 @@ def job_of(recipe: Recipe, directory: Path, **changes: object) -> PretrainJob:
     return PretrainJob(
         directory=str(directory), settings=recipe.pretrain, sequence_length=length, windows_per_step=per_step,
         steps=recipe.pretrain.tokens // (per_step * length), model=recipe.model,
-        tokenizer=(str(home / "tokenizer"), "-"), tokens=(str(home / "tokens"), "-"), **changes,  # type: ignore
+        tokenizer=(str(home / "tokenizer"), "-"), tokens=(str(home / "tokens"), "-"),
+        mixture=(Corpus("own", str(home / "tokens"), "-", 1.0),), **changes,  # type: ignore
     )  # fmt: skip
 
 

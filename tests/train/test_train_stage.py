@@ -15,12 +15,13 @@ import psutil
 import pytest
 import yaml
 from rich.table import Table
-from small_training import NAMES, PLACES, ROOT, commit_tokens, job_of, quiet, run_of, tiny
+from small_training import LENGTH, NAMES, PLACES, ROOT, commit_tokens, job_of, quiet, run_of, tiny
 
 from webtochat import artifact
 from webtochat.artifact import Artifact
 from webtochat.errors import UserError
 from webtochat.recipe import Recipe
+from webtochat.tokens.shards import Split
 from webtochat.train.rank import pretrain_rank
 
 
@@ -154,6 +155,58 @@ def test_tasks_are_scored_while_it_trains(cluster: None, home: Path, tmp_path: P
     written.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(UserError, match=r"pretrain\.tasks: "):
         pretrain(run_of(one_thread(home, name="scored", **settings))[0])
+
+
+def test_a_mixture_is_trained_on_by_its_shares(cluster: None, home: Path, tmp_path: Path) -> None:
+    """Its identity is what the corpora hold, wherever they lie; what does not fit together is one line."""
+    from webtochat.train.stage import corpora, pretrain
+
+    copied(home, "mixed", "tokenizer", "tokens")
+    commit_tokens(tmp_path, "wiki", documents=120, own=False)
+    wiki = str(tmp_path / "wiki" / "tokens")
+    steps = {"tokens": 20 * 256, "evaluate_every": 0}
+    run, shown = run_of(one_thread(home, name="mixed", pretrain=steps | {"mixture": {"own": 3, wiki: 1}}))
+    counts = pretrain(run).manifest.counts
+    assert list(counts["epochs"]) == [*corpora(run.recipe, run.open("tokens"))] and len(counts["epochs"]) == 2
+    windows = {name: len(Split(f"{folder}/train", LENGTH, 512)) for name, folder in
+               (("own", str(home / "mixed" / "tokens")), (wiki, wiki))}  # fmt: skip
+    taken = {name: counts["epochs"][name] * windows[name] for name in windows}
+    assert sum(taken.values()) == pytest.approx(20 * 8, abs=0.1) and taken["own"] == pytest.approx(120, rel=0.05)
+    assert f"{counts['epochs'][wiki]:.2f} epochs of {wiki}" in shown.getvalue()
+
+    moved = str(tmp_path / "elsewhere")
+    shutil.move(wiki, moved)
+    run, shown = run_of(one_thread(home, name="mixed", pretrain=steps | {"mixture": {moved: 1, "own": 3}}))
+    pretrain(run)
+    assert "pretrain: reused" in shown.getvalue()
+    with pytest.raises(UserError, match=r"pretrain\.mixture\.own: 3\.0 → 4\.0"):
+        pretrain(run_of(one_thread(home, name="mixed", pretrain=steps | {"mixture": {moved: 1, "own": 4}}))[0])
+
+    commit_tokens(tmp_path, "other", documents=80)
+    for mixture, told in (
+        ({"own": 1, str(tmp_path / "other" / "tokens"): 1}, "was made with another tokenizer"),
+        ({"own": 1, str(tmp_path / "nowhere"): 1}, "holds no committed tokens"),
+        ({"own": 1, str(home / "tiny" / "tokenizer"): 1}, "is a tokenizer artifact, not a tokens artifact"),
+        ({"own": 1, str(home / "tiny" / "tokens"): 1}, "hold the same tokens: name them once"),
+    ):  # fmt: skip
+        run, _ = run_of(one_thread(home, name="mixed", pretrain={"mixture": mixture}))
+        with pytest.raises(UserError, match=told) as raised:
+            corpora(run.recipe, run.open("tokens"))
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="greater than 0"):
+        tiny(home, pretrain={"mixture": {"own": 0}})
+
+
+def test_damaged_tokens_are_not_trained_on(home: Path) -> None:
+    from webtochat.train.stage import pretrain
+
+    copied(home, "damaged", "tokenizer", "tokens")
+    shard = home / "damaged" / "tokens" / "train" / "shard-00000.bin"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"shard-00000\.bin is not what was committed: .* --rebuild tokens"):
+        pretrain(run_of(one_thread(home, name="damaged"))[0])
 
 
 def conversations(path: Path, extra: list[str]) -> None:

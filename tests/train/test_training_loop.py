@@ -126,7 +126,10 @@ def test_the_documents_of_a_step_that_diverges_are_told(workspace: Path, tmp_pat
     assert any(isinstance(each, Note) and "diverged.json" in each.text for each in told)
     written = json.loads((tmp_path / "_scratch" / "diverged.json").read_text())
     assert written["step"] == stopped.value.step
-    assert written["windows"] and all(each["documents"] for each in written["windows"])
+    assert len(written["windows"]) == 8
+    for each in written["windows"]:
+        assert set(each) == {"corpus", "window", "documents"} and each["documents"]
+        assert each["corpus"] == str(workspace / "tiny" / "tokens")
 
 
 def losses_of(state: State) -> list[float]:

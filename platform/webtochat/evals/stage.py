@@ -94,12 +94,10 @@ def _gathered(
 def _documents(place: tuple[str, str], recipe: Recipe, vocabulary: int) -> list[Document]:
     """The held-out documents that are scored: all, or a sample by seed, in their order."""
     directory = os.path.join(storage.local_copy(*place), "validation")
-    documents = Split(directory, recipe.tokens.sequence_length, vocabulary).documents()
-    most = recipe.evaluate.max_validation_documents
-    if len(documents) > most:
-        kept = sorted(random.Random(recipe.evaluate.seed).sample(range(len(documents)), most))
-        documents = [documents[number] for number in kept]
-    return [document for document in documents if document.bytes]
+    split = Split(directory, recipe.tokens.sequence_length, vocabulary)
+    count, most = sum(split.counts()), recipe.evaluate.max_validation_documents
+    kept = set(random.Random(recipe.evaluate.seed).sample(range(count), min(most, count)))
+    return [document for number, document in enumerate(split.documents()) if number in kept and document.bytes]
 
 
 def _model_scores(

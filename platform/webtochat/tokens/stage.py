@@ -24,7 +24,7 @@ from webtochat.recipe import TokenizerSection
 from webtochat.run import Run, Stage
 from webtochat.tokens import counts
 from webtochat.tokens import tokenizer as bpe
-from webtochat.tokens.shards import Document, windows_in, write_shard
+from webtochat.tokens.shards import Document, write_shard, write_windows
 from webtochat.tokens.tokenizer import END_OF_TEXT, Tokenizer
 
 SPLITS = ("train", "validation")
@@ -150,9 +150,11 @@ def tokens(run: Run) -> Artifact:
             for number, path in enumerate(paths)
         ], override_num_blocks=len(paths))  # fmt: skip
         totals = dict.fromkeys([f"{split}_{what}" for split in SPLITS for what in WHAT], 0)
+        shards = {}
         for done, row in enumerate(data.map(_shard, num_cpus=1).iter_rows(), 1):
             for key in totals:
                 totals[key] += row[key]
+            shards[f"{row['number']:05d}"] = {key: row[f"train_{key}"] for key in ("windows", "cropped", "padding")}
             stage.progress(done, len(paths), "files", f"{totals['train_tokens'] / 1e6:,.1f} M tokens")
         if not totals["train_tokens"] or not totals["validation_tokens"]:
             raise UserError(
@@ -165,16 +167,22 @@ def tokens(run: Run) -> Artifact:
                 "lower tokens.sequence_length or crawl more"
             )
         stage.metrics(totals)
+        positions = totals["train_windows"] * section.sequence_length
+        stage.say(
+            f"{totals['train_windows']:,} windows of {section.sequence_length:,} ({section.packing}): "
+            f"{totals['train_padding'] / positions:.2%} of them padding, "
+            f"{totals['train_cropped'] / totals['train_tokens']:.2%} of the tokens in none"
+        )
         ratio = totals["train_bytes"] / totals["train_tokens"]
         return stage.commit(
-            counts=totals,
+            counts={**totals, "train_shards": dict(sorted(shards.items()))},
             summary=f"{totals['train_tokens'] / 1e6:.2f} M tokens, {totals['validation_documents']:,} of "
             f"{totals['train_documents'] + totals['validation_documents']:,} documents held out",
             gain=f"{ratio:.2f} bytes per token",
         )
 
 
-WHAT = ("documents", "tokens", "bytes", "windows")
+WHAT = ("documents", "tokens", "bytes", "windows", "cropped", "padding")
 
 
 def _shard(row: dict) -> dict:
@@ -184,13 +192,13 @@ def _shard(row: dict) -> dict:
     done = storage.join(row["done"], f"{name}.json")
     if storage.exists(done):
         return json.loads(storage.read_bytes(done))
-    tokenizer = Tokenizer.load(storage.local_copy(row["tokenizer"], row["key"]))
+    tokenizer, section = Tokenizer.load(storage.local_copy(row["tokenizer"], row["key"])), row["section"]
     separator, counts = tokenizer.special(END_OF_TEXT), {"number": row["number"]}
     documents: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for batch in kept_texts([row["path"]], ["id", "url", "text"]):
         encoded = tokenizer.encode_batch(batch["text"])
         for identity, url, text, ids in zip(batch["id"], batch["url"], batch["text"], encoded, strict=True):
-            split = "validation" if held_out(identity, row["section"]["validation_percent"]) else "train"
+            split = "validation" if held_out(identity, section["validation_percent"]) else "train"
             document = Document(identity, host_of(url), np.asarray(ids, np.uint32), len(text.encode()))
             documents[split].append(document)
     with tempfile.TemporaryDirectory() as local:
@@ -198,10 +206,12 @@ def _shard(row: dict) -> dict:
             os.mkdir(os.path.join(local, split))
             stem = os.path.join(local, split, name)
             total = write_shard(stem, documents[split], separator, tokenizer.vocabulary)
-            counts[f"{split}_documents"] = len(documents[split])
-            counts[f"{split}_tokens"] = total
-            counts[f"{split}_windows"] = windows_in(total, row["section"]["sequence_length"])
-            counts[f"{split}_bytes"] = sum(document.bytes for document in documents[split])
+            index = write_windows(stem, documents[split], section["packing"], section["sequence_length"])
+            found = {
+                "documents": len(documents[split]), "tokens": total, "windows": len(index), "cropped": index.cropped,
+                "padding": index.padding, "bytes": sum(document.bytes for document in documents[split]),
+            }  # fmt: skip
+            counts |= {f"{split}_{what}": value for what, value in found.items()}
         storage.upload_directory(local, row["output"])
     storage.write_bytes(done, json.dumps(counts).encode())
     return counts

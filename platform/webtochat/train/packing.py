@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -13,9 +14,7 @@ import numpy as np
 from webtochat.tokens.chat import Rendered, render
 from webtochat.tokens.rows import Row
 from webtochat.tokens.tokenizer import PAD, Tokenizer
-
-OPEN_BINS = 64
-"""Windows that a conversation may still be put in: enough for little waste, few enough for speed."""
+from webtochat.tokens.windows import Window, fitted
 
 
 @dataclass
@@ -32,8 +31,9 @@ class Packed:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def window(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.tokens[number], self.documents[number], self.weights[number]
+    def window(self, number: int) -> Window:
+        tokens, documents = self.tokens[number], self.documents[number]
+        return Window(tokens[:-1], tokens[1:], self.weights[number], documents[:-1])
 
 
 def rendered_rows(
@@ -67,21 +67,8 @@ def pack(rendered: list[Rendered], sequence_length: int, pad: int, seed: int) ->
     """Best fit of whole conversations, in a shuffled order, into windows of T + 1 tokens."""
     size = sequence_length + 1
     order = np.random.default_rng(seed).permutation(len(rendered))
-    bins: list[list[int]] = []
-    room: dict[int, int] = {}
-    for number in order.tolist():
-        length = len(rendered[number].ids)
-        fitting = [each for each, left in room.items() if left >= length]
-        if fitting:
-            chosen = min(fitting, key=lambda each: room[each])
-        else:
-            if len(room) >= OPEN_BINS:
-                del room[min(room, key=lambda each: room[each])]
-            chosen = len(bins)
-            bins.append([])
-            room[chosen] = size
-        bins[chosen].append(number)
-        room[chosen] -= length
+    pieces, begin = fitted(np.array([len(rendered[number].ids) for number in order], np.int64), size)
+    bins = [order[pieces[first:last]].tolist() for first, last in itertools.pairwise(begin)]
     packed = Packed(
         np.full((len(bins), size), pad, np.int32),
         np.zeros((len(bins), size), np.int32),

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +32,12 @@ from webtochat.model.export import export, load
 from webtochat.model.generate import generate
 from webtochat.model.transformer import Transformer
 from webtochat.recipe import SFT, LoRA, Model, Pretrain
-from webtochat.tokens.batches import Batch, global_batch, share
+from webtochat.tokens.batches import Batch, Order, share
 from webtochat.tokens.chat import render
-from webtochat.tokens.shards import Split, pretraining_window
+from webtochat.tokens.mixture import Corpus, Mixture
+from webtochat.tokens.shards import Split
 from webtochat.tokens.tokenizer import END_OF_TEXT, PAD, Tokenizer
+from webtochat.tokens.windows import Window
 from webtochat.train import float8
 from webtochat.train.checkpoint import Checkpointer
 from webtochat.train.line import Line
@@ -42,7 +45,7 @@ from webtochat.train.loop import Diverged, Plan, State, train
 from webtochat.train.lora import adapt, merge
 from webtochat.train.optimizer import learning_rate, optimizers
 from webtochat.train.packing import Packed
-from webtochat.train.validation import Window, bits_per_byte, byte_counts, document_windows, target_bytes, totals
+from webtochat.train.validation import bits_per_byte, byte_counts, document_windows, target_bytes, totals
 
 CURVE = "metrics.jsonl"
 EVALUATED_ROWS = 16
@@ -93,6 +96,8 @@ class PretrainJob(Job):
     tokenizer: tuple[str, str]
     """(directory, content hash) of the artifact."""
     tokens: tuple[str, str]
+    """Likewise; its validation documents are held out."""
+    mixture: tuple[Corpus, ...]
     tasks: str = ""
     """Encoded tasks to score at each evaluation, written by `likelihood.write`."""
 
@@ -122,7 +127,7 @@ def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None, noti
     tokenizer = Tokenizer.load(storage.local_copy(*job.tokenizer))
     tokens = storage.local_copy(*job.tokens)
     separator, pad = tokenizer.special(END_OF_TEXT), tokenizer.special(PAD)
-    split = Split(os.path.join(tokens, "train"), job.sequence_length, tokenizer.vocabulary)
+    mixture = Mixture(job.mixture, job.sequence_length, tokenizer.vocabulary)
     held_out = Split(os.path.join(tokens, "validation"), job.sequence_length, tokenizer.vocabulary)
     validation = document_windows(held_out, separator, pad, job.settings.validation_tokens)
     count_bytes = target_bytes(validation, byte_counts(tokenizer))
@@ -134,15 +139,13 @@ def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None, noti
         if count_bytes:
             nats, _, targets = totals(model, validation, EVALUATED_ROWS, device, job.mask_documents)
             metrics = {"validation_bpb": bits_per_byte(nats, count_bytes), "validation_loss": nats / targets}
-            text = sample(model, tokenizer, validation[0][0][:12].tolist(), frozenset({separator}))
+            text = sample(model, tokenizer, validation[0].tokens[:12].tolist(), frozenset({separator}))
         if tasks:
             metrics |= likelihood.metrics(tasks, likelihood.score(model, tasks, tokenizer.vocabulary, device))
         return metrics, text
 
-    def window(number: int) -> Window:
-        return pretraining_window(split, separator, number)
-
-    return run(job, model, tokenizer, window, len(split), evaluate, emit, device, notice, split.sources)
+    window, order = partial(mixture.window, separator=separator), mixture.order(job.settings.seed)
+    return run(job, model, tokenizer, window, order, evaluate, emit, device, notice, mixture.sources)
 
 
 def sft_rank(job: SFTJob, emit: Emit, threads: int | None = None, notice: Notice = None) -> State:
@@ -161,7 +164,8 @@ def sft_rank(job: SFTJob, emit: Emit, threads: int | None = None, notice: Notice
         stop = tokenizer.special_ids
         return metrics, sample(model, tokenizer, prompt, stop) if prompt else ""
 
-    return run(job, model, tokenizer, training.window, len(training), evaluate, emit, device, notice)
+    order = Order((len(training),), (1.0,), job.settings.seed)
+    return run(job, model, tokenizer, training.window, order, evaluate, emit, device, notice)
 
 
 def prepare(threads: int | None) -> torch.device:
@@ -182,15 +186,15 @@ def run(
     model: Transformer,
     tokenizer: Tokenizer,
     window: Callable[[int], Window],
-    count: int,
+    order: Order,
     evaluate: Callable[[], tuple[dict[str, float], str]],
     emit: Emit,
     device: torch.device,
     notice: Notice = None,
-    sources: Callable[[int], list[str]] | None = None,
+    sources: Callable[[int], dict[str, Any]] | None = None,
 ) -> State:
     """Trains `model` on windows in permuted order, from the newest checkpoint if there is one, and exports it.
-    `sources`: ids of the documents in a window."""
+    `sources`: where a window comes from."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     settings = job.settings
     torch.manual_seed(settings.seed + rank)
@@ -228,7 +232,7 @@ def run(
     )  # fmt: skip
 
     def batches(consumed: int) -> list[Batch]:
-        whole = share(window, count, consumed, job.windows_per_step, settings.seed, rank, world)
+        whole = share(window, order, consumed, job.windows_per_step, rank, world)
         return cut(whole, job.device_batch_tokens, device)
 
     def evaluated(state: State) -> dict[str, float]:
@@ -251,7 +255,7 @@ def run(
         )  # fmt: skip
     except Diverged as error:
         if rank == 0:
-            numbers = global_batch(count, (error.step - 1) * job.windows_per_step, job.windows_per_step, settings.seed)
+            numbers = order.windows((error.step - 1) * job.windows_per_step, job.windows_per_step)
             emit(Note(f"the windows of that step are told in {diverged(job.directory, error, numbers, sources)}"))
         raise
     checkpointer.finish()
@@ -297,11 +301,11 @@ def gathered(model: Transformer, lora: LoRA | None) -> Transformer:
 
 
 def diverged(
-    directory: str, error: Diverged, numbers: list[int], sources: Callable[[int], list[str]] | None
+    directory: str, error: Diverged, numbers: list[int], sources: Callable[[int], dict[str, Any]] | None
 ) -> str:
     """Writes which windows, and which documents, the step at fault was made of. From the newest checkpoint the same
     step comes again."""
-    windows = [{"window": number} | ({"documents": sources(number)} if sources else {}) for number in numbers]
+    windows = [sources(number) if sources else {"window": number} for number in numbers]
     told = {"step": error.step, "loss": str(error.loss), "norm": str(error.norm), "windows": windows}
     path = storage.join(directory, "_scratch", "diverged.json")
     storage.write_bytes(path, json.dumps(told, indent=1).encode())

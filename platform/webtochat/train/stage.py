@@ -19,7 +19,7 @@ from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from webtochat import storage
-from webtochat.artifact import Artifact
+from webtochat.artifact import Artifact, open_artifact
 from webtochat.errors import MachineError, UserError
 from webtochat.evals import likelihood, tasks
 from webtochat.model.config import ModelConfig
@@ -27,7 +27,7 @@ from webtochat.recipe import Cluster, Recipe
 from webtochat.run import Run, Stage
 from webtochat.tokens import rows
 from webtochat.tokens.conversations import conversations
-from webtochat.tokens.shards import Split
+from webtochat.tokens.mixture import Corpus, Mixture
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.train.line import Line, amount
 from webtochat.train.optimizer import at_width
@@ -57,7 +57,8 @@ def pretrain(run: Run) -> Artifact:
     """`model/`: a base model (Hugging Face files), and metrics.jsonl: its curve."""
     recipe = run.recipe
     tokenizer, tokens = run.open("tokenizer"), run.open("tokens")
-    stage = run.begin("pretrain", pretrain_identity(recipe), [tokenizer, tokens])
+    mixture = corpora(recipe, tokens)
+    stage = run.begin("pretrain", pretrain_identity(recipe, tokens), [tokenizer, tokens])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -66,20 +67,20 @@ def pretrain(run: Run) -> Artifact:
             raise UserError(
                 f"tokens.sequence_length ({length}) is more than model.max_positions ({recipe.model.max_positions})"
             )
-        damaged = tokens.verify()
-        if damaged:
-            raise UserError(f"{tokens.path(damaged[0])} is not what was committed: make it anew with --rebuild tokens")
+        for corpus in {tokens, *(each for each, _ in mixture.values())}:
+            corpus.check()
         words = Tokenizer.load(tokenizer.local())
-        vocabulary = words.vocabulary
-        windows = len(Split(os.path.join(tokens.local(), "train"), length, vocabulary))
-        if not windows:
-            raise UserError(f"the training tokens do not fill one window of {length}: crawl more, or lower it")
-        config = ModelConfig.of(recipe.model, vocabulary)
+        config = ModelConfig.of(recipe.model, words.vocabulary)
+        mixed = Mixture(
+            tuple(Corpus(name, *_where(each), weight) for name, (each, weight) in mixture.items()), length,
+            words.vocabulary,
+        )  # fmt: skip
         per_step, steps = budget(recipe, config)
-        epochs = steps * per_step / windows
+        epochs = mixed.epochs(steps * per_step)
+        gone_through = ", ".join(f"{count:.2f} epochs of {name}" for name, count in epochs.items())
         stage.say(
             f"{amount(config.parameters)} parameters, {amount(steps * per_step * length)} tokens in {steps} steps "
-            f"({epochs:.2f} epochs)"
+            f"({gone_through})"
         )
         path = ""
         if recipe.pretrain.evaluate_tasks and recipe.evaluate.tasks:
@@ -90,26 +91,49 @@ def pretrain(run: Run) -> Artifact:
             directory=_absolute(stage.directory), settings=at_width(recipe.pretrain, config.width),
             sequence_length=length, windows_per_step=per_step, steps=steps,
             mask_documents=recipe.pretrain.mask_documents, **_placing(recipe.cluster), model=recipe.model,
-            tokenizer=_where(tokenizer), tokens=_where(tokens), tasks=_absolute(path) if path else "",
+            tokenizer=_where(tokenizer), tokens=_where(tokens), mixture=mixed.corpora,
+            tasks=_absolute(path) if path else "",
         )  # fmt: skip
         fit(stage, job, recipe.cluster)
         first, last = _ends(stage, "validation_bpb")
         counts = {
             "parameters": config.parameters, "steps": steps, "tokens": steps * per_step * length,
-            "epochs": round(epochs, 4), "config": config.as_dict(), **_final(stage),
+            "epochs": {name: round(count, 4) for name, count in epochs.items()},
+            "config": config.as_dict(), **_final(stage),
         }  # fmt: skip
         gain = f"validation {first:.3f} → {last:.3f} bits per byte" if last is not None else ""
         made = f"{amount(config.parameters)} parameters on {amount(steps * per_step * length)} tokens"
         return stage.commit(counts=counts, summary=made, gain=gain)
 
 
-def pretrain_identity(recipe: Recipe) -> dict[str, Any]:
+def pretrain_identity(recipe: Recipe, tokens: Artifact) -> dict[str, Any]:
+    """Of a pretrain on the recipe's own `tokens` and what its mixture names."""
     identity = recipe.identity("model") | {"pretrain": _literals(recipe, "pretrain")}
+    identity["pretrain"]["mixture"] = {
+        "own" if each is tokens else each.content_hash: weight for each, weight in corpora(recipe, tokens).values()
+    }
     if recipe.pretrain.evaluate_tasks and recipe.evaluate.tasks:
         scored, _ = rows.available(recipe.evaluate.tasks, recipe.miniweb)
         known = [tasks.identity(task, recipe.miniweb) for task in scored]
         identity["pretrain"] |= {"tasks": known, "tasks_seed": recipe.evaluate.seed}
     return identity
+
+
+def corpora(recipe: Recipe, own: Artifact) -> dict[str, tuple[Artifact, float]]:
+    """The corpora to train on, with their weights, by the recipe's names for them; in the order of their hashes, as
+    neither where they lie nor how they are listed changes the result. Raises UserError for what cannot be mixed."""
+    weights = recipe.pretrain.mixture or {"own": 1.0}
+    found = {
+        name: (own if name == "own" else open_artifact(name, "tokens"), weight) for name, weight in weights.items()
+    }
+    for name, (corpus, _) in found.items():
+        if corpus.stage != "tokens":
+            raise UserError(f"pretrain.mixture: {name} is a {corpus.stage} artifact, not a tokens artifact")
+        if corpus.manifest.inputs["tokenizer"] != own.manifest.inputs["tokenizer"]:
+            raise UserError(f"pretrain.mixture: {name} was made with another tokenizer than this recipe's tokens")
+    if len({corpus.content_hash for corpus, _ in found.values()}) < len(found):
+        raise UserError(f"pretrain.mixture: two of {', '.join(found)} hold the same tokens: name them once")
+    return dict(sorted(found.items(), key=lambda item: item[1][0].content_hash))
 
 
 def sft(run: Run) -> Artifact:

@@ -14,9 +14,7 @@ from torch.nn import functional
 from webtochat.tokens.batches import collate
 from webtochat.tokens.shards import Split
 from webtochat.tokens.tokenizer import Tokenizer
-
-Window = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Tokens [T+1], document numbers [T+1], weights [T] of the targets."""
+from webtochat.tokens.windows import Window
 
 
 def byte_counts(tokenizer: Tokenizer) -> np.ndarray:
@@ -28,7 +26,8 @@ def byte_counts(tokenizer: Tokenizer) -> np.ndarray:
 
 
 def document_windows(split: Split, separator: int, pad: int, most_tokens: int) -> list[Window]:
-    """The first `most_tokens` of a split's documents as windows; the last one is padded, with weight zero."""
+    """The first `most_tokens` of a split's documents as windows, however the split itself is packed; the last one is
+    padded, with weight zero."""
     pieces: list[np.ndarray] = []
     total = 0
     for document in split.documents():
@@ -46,7 +45,7 @@ def document_windows(split: Split, separator: int, pad: int, most_tokens: int) -
         missing = size + 1 - len(tokens)
         weights = np.concatenate([tokens[1:] != separator, np.zeros(missing)]).astype(np.float32)
         tokens = np.concatenate([tokens, np.full(missing, pad)]).astype(np.int64)
-        windows.append((tokens, np.cumsum(tokens == separator), weights))
+        windows.append(Window(tokens[:-1], tokens[1:], weights, np.cumsum(tokens[:-1] == separator)))
     return windows
 
 
@@ -84,7 +83,7 @@ def totals(
 
 def target_bytes(windows: Sequence[Window], counts: np.ndarray) -> int:
     """Bytes of the targets that bear a loss."""
-    return int(sum(counts[tokens[1:]][weights > 0].sum() for tokens, _, weights in windows))
+    return int(sum(counts[window.targets][window.weights > 0].sum() for window in windows))
 
 
 def bits_per_byte(nats: float, count: int) -> float:
