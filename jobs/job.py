@@ -120,6 +120,7 @@ def placed(recipe: Any, overrides: Sequence[str] = ()) -> Any:
         sources = [*recipe.sft.data, *recipe.evaluate.questions, *recipe.evaluate.tasks]
         read = [*recipe.crawl.paths, *(source.path for source in sources)]
         read += [path for path in recipe.pretrain.mixture if path != "own"]
+        read += [path for path in (recipe.pretrain.start, recipe.tokenizer.start) if path is not None]
         for path in [recipe.workspace, *read]:
             if "://" not in path and not path.startswith("python:") and not os.path.isabs(path):
                 raise UserError(

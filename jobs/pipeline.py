@@ -45,8 +45,13 @@ class Made(NamedTuple):
 
 
 def stages_of(chosen: Recipe, until: str | None) -> list[str]:
-    """What this recipe runs, in order: clean documents enter at curate, so nothing is measured from WARC files."""
-    stages = [stage for stage in STAGES if not (stage == "measure" and chosen.crawl.source == "documents")]
+    """What this recipe runs, in order: clean documents enter at curate, so nothing is measured from WARC files; for a
+    model that is imported as it is, no page is read at all."""
+    if not chosen.pretrain.tokens:
+        skipped = list(STAGES)[: list(STAGES).index("pretrain")]
+    else:
+        skipped = ["measure"] if chosen.crawl.source == "documents" else []
+    stages = [stage for stage in STAGES if stage not in skipped]
     if until is None:
         return stages
     if until not in stages:

@@ -30,7 +30,7 @@ from serving.stream import collected, event_stream, started, usage_of
 from webtochat.inference.actors import ModelPath
 from webtochat.inference.engine import positions
 from webtochat.tokens.chat import render
-from webtochat.tokens.tokenizer import END_OF_TEXT, MESSAGE_END, MESSAGE_START, Tokenizer
+from webtochat.tokens.tokenizer import Tokenizer
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -99,7 +99,6 @@ class Assistant:
         self._settings = settings
         self._tokenizer = Tokenizer.load(directory)
         self._positions = settings.max_model_length or positions(directory)
-        self._stops = [self._tokenizer.special(marker) for marker in (MESSAGE_END, END_OF_TEXT, MESSAGE_START)]
         self._card = {
             "id": settings.name, "object": "model", "owned_by": "webtochat",
             "created": calendar.timegm(time.strptime(settings.created, "%Y-%m-%dT%H:%M:%SZ")),
@@ -187,7 +186,7 @@ class Assistant:
         """Text begins a document, as in training; ids are taken as they are."""
         given = request.prompt
         many = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
-        begin = self._tokenizer.special(END_OF_TEXT)
+        begin = self._tokenizer.separator
         prompts = [[begin, *self._tokenizer.encode(each)] if isinstance(each, str) else each for each in many]
         highest = max(max(ids) for ids in prompts)
         if highest >= self._tokenizer.vocabulary:
@@ -212,7 +211,7 @@ class Assistant:
             "model": self._settings.name, "prompt": prompt, "max_tokens": min(limit or room, room),
             "temperature": self._settings.temperature if request.temperature is None else request.temperature,
             "top_p": 1.0 if request.top_p is None else request.top_p, "n": request.n or 1, "seed": request.seed,
-            "stop": request.stop or [], "stop_token_ids": self._stops,
+            "stop": request.stop or [], "stop_token_ids": self._tokenizer.stops,
             "frequency_penalty": request.frequency_penalty or 0.0, "presence_penalty": request.presence_penalty or 0.0,
         }  # fmt: skip
         if asked["temperature"] == 0 and (request.n or 1) > 1:

@@ -255,6 +255,11 @@ class TokenizerSection(Section):
     max_characters: int = 2_000_000_000
     """Counted in all: of a larger corpus each file of kept documents gives the same share, from its start."""
     max_document_characters: int = 10_000
+    start: str | None = None
+    """One that is there already, instead of learning one: a directory, hf://owner/name, or an artifact's directory. By
+    default pretrain.start's."""
+    markers: dict[str, str | None] = {}
+    """Its marker map (tokens/markers.py), as far as it does not follow from it; pretrain.start's too."""
     max_pieces: int = Field(8_000_000, ge=1)
     """Distinct pre-tokens to learn from; beyond them the rarest are dropped, and counted."""
 
@@ -371,8 +376,13 @@ class Optimizer(Section):
 
 
 class Pretrain(Optimizer):
-    tokens: int = 1_000_000
-    """Budget: positions trained on, padding among them."""
+    start: str | None = None
+    """A Qwen3-architecture model to go on from, with its tokenizer: a directory, hf://owner/name, or an artifact's
+    directory. What `model` says follows from it."""
+    add_markers: bool = False
+    """Give it the markers of chat and tools that its tokenizer lacks, with embeddings that are the mean of all."""
+    tokens: int = Field(1_000_000, ge=0)
+    """Budget: positions trained on, padding among them. 0: the model is imported as it is."""
     tokens_per_parameter: float | None = Field(None, gt=0)
     """Budget by the model's size, in place of `tokens`: positions for each parameter, embeddings included (Hoffmann et
     al. 2022: about 20)."""
@@ -395,6 +405,12 @@ class Pretrain(Optimizer):
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     seed: int = 1
+
+    @model_validator(mode="after")
+    def something_is_made(self) -> Pretrain:
+        if not self.tokens and self.start is None:
+            raise ValueError("tokens=0 trains nothing: name a model to import as pretrain.start")
+        return self
 
 
 class DataSource(Section):
@@ -578,6 +594,11 @@ class Recipe(Section):
     def miniweb(self) -> Miniweb | None:
         """The miniweb's settings where the crawl captures it."""
         return self.crawl.site.miniweb if self.crawl.source == "site" else None
+
+    @property
+    def tokenizer_start(self) -> str | None:
+        """A model that is gone on with keeps its tokenizer."""
+        return self.tokenizer.start or self.pretrain.start
 
     def identity(self, *sections: str) -> dict[str, Any]:
         """The literals of the named sections, as a stage's identity."""

@@ -17,19 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from webtochat import storage
+from webtochat import artifact, storage
 from webtochat.artifact import Artifact
+from webtochat.errors import UserError
 from webtochat.evals import baselines, bits, curve, likelihood, tasks
 from webtochat.evals.questions import Question, Verdict, at_most, from_rows, judge, tally
 from webtochat.evals.tasks import Encoded
 from webtochat.inference import actors
 from webtochat.inference.actors import ModelPath
+from webtochat.inference.engine import positions
 from webtochat.recipe import Evaluate, Recipe
 from webtochat.run import Run, Stage
 from webtochat.tokens import rows
 from webtochat.tokens.chat import render
 from webtochat.tokens.shards import Document, Split, dtype_of
-from webtochat.tokens.tokenizer import END_OF_TEXT, MESSAGE_END, MESSAGE_START, Tokenizer
+from webtochat.tokens.tokenizer import Tokenizer
 
 BATCH = 256
 """Prompts handed to the engine at once: enough to fill it, few enough to show progress."""
@@ -38,14 +40,15 @@ NGRAM_BYTES = 10_000_000
 
 
 def evaluate(run: Run) -> Artifact:
-    tokens, base, chat = run.open("tokens"), run.open("pretrain"), run.open("sft")
+    base, chat = run.open("pretrain"), run.open("sft")
+    tokens = _tokens(run)
     section = run.recipe.evaluate
     sources, missing = rows.available(section.questions, run.recipe.miniweb)
     identity = run.recipe.identity("evaluate")
     identity["evaluate"]["questions"] = [rows.identity(source, run.recipe.miniweb) for source in sources]
     scored, _ = rows.available(section.tasks, run.recipe.miniweb)
     identity["evaluate"]["tasks"] = [tasks.identity(task, run.recipe.miniweb) for task in scored]
-    stage = run.begin("evaluate", identity, [tokens, base, chat])
+    stage = run.begin("evaluate", identity, [each for each in (tokens, base, chat) if each is not None])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -62,6 +65,8 @@ def evaluate(run: Run) -> Artifact:
         length = run.recipe.tokens.sequence_length
         most = section.max_task_rows
         encoded = tasks.prepare(section, most, run.recipe.miniweb, tokenizer, length, stage.say)
+        if tokens is None:
+            stage.say("no held-out bits per byte: an imported model was trained on none of this recipe's tokens")
         scores = _start_scores(run.recipe, tokens, models, encoded)
         answered = _ask(stage, run.recipe, models, asked) if asked else {}
         result: dict[str, Any] = ray.get(scores)
@@ -70,17 +75,32 @@ def evaluate(run: Run) -> Artifact:
         return _commit(stage, result, asked, answered, skipped)
 
 
+def _tokens(run: Run) -> Artifact | None:
+    """The held-out documents. With a model that was imported as it is there need be none."""
+    if run.recipe.pretrain.tokens:
+        return run.open("tokens")
+    found = artifact.find(storage.join(run.directory, "tokens"))
+    if found is not None:
+        mine, learned = os.path.join(run.open("pretrain").local(), "model"), run.open("tokenizer").local()
+        if not Tokenizer.load(mine).writes_as(Tokenizer.load(learned)):
+            raise UserError(
+                f"{found.directory} is not of the imported model's tokenizer: run again with --rebuild tokenizer, or "
+                "remove it to do without held-out bits"
+            )
+    return found
+
+
 # bits per byte, tasks ------------------------------------------------------------------------------------------------
 
 
-def _start_scores(recipe: Recipe, tokens: Artifact, models: dict[str, ModelPath], encoded: list[Encoded]) -> Any:
+def _start_scores(recipe: Recipe, tokens: Artifact | None, models: dict[str, ModelPath], encoded: list[Encoded]) -> Any:
     """Starts the Ray tasks; the reference is of the `bits_per_byte` and `tasks` parts of evaluation.json."""
     gpus = actors.gpus_per_engine(recipe.cluster.engine_gpus)
-    place = (tokens.directory, tokens.content_hash)
+    place = (tokens.directory, tokens.content_hash) if tokens is not None else None
     score = ray.remote(_model_scores).options(num_cpus=1, num_gpus=min(gpus, 1))
     held = ray.put(encoded)
     told = {name: score.remote(model, place, recipe, held) for name, model in models.items()}
-    bar = ray.remote(_baseline_bits).options(num_cpus=1).remote(models["base"], place, recipe)
+    bar = ray.remote(_baseline_bits).options(num_cpus=1).remote(models["base"], place, recipe) if place else {}
     return ray.remote(_gathered).options(num_cpus=0).remote(bar, list(told), *told.values())
 
 
@@ -88,7 +108,8 @@ def _gathered(
     bar: dict[str, Any], names: list[str], *told: tuple[dict[str, float], dict[str, Any]]
 ) -> dict[str, Any]:
     held_out, on_tasks = ({name: each[part] for name, each in zip(names, told, strict=True)} for part in (0, 1))
-    return {"bits_per_byte": {**bar, "models": held_out}, "tasks": on_tasks if all(on_tasks.values()) else {}}
+    measured = {name: each for name, each in held_out.items() if each}
+    return {"bits_per_byte": {**bar, "models": measured}, "tasks": on_tasks if all(on_tasks.values()) else {}}
 
 
 def _documents(place: tuple[str, str], recipe: Recipe, vocabulary: int) -> list[Document]:
@@ -101,7 +122,7 @@ def _documents(place: tuple[str, str], recipe: Recipe, vocabulary: int) -> list[
 
 
 def _model_scores(
-    model: ModelPath, place: tuple[str, str], recipe: Recipe, encoded: list[Encoded]
+    model: ModelPath, place: tuple[str, str] | None, recipe: Recipe, encoded: list[Encoded]
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Bits per byte by source, and what `likelihood.tell` tells of the tasks."""
     import torch
@@ -111,10 +132,12 @@ def _model_scores(
     tokenizer = Tokenizer.load(model.local())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     transformer = load(model.local()).eval().to(device)
-    documents = _documents(place, recipe, tokenizer.vocabulary)
-    length = min(recipe.tokens.sequence_length, transformer.config.max_positions)
-    paid = bits.document_bits(transformer, documents, tokenizer.special(END_OF_TEXT), length, device)
-    held_out = bits.by_source(paid, documents, recipe.evaluate.sources)
+    held_out = {}
+    if place is not None:
+        documents = _documents(place, recipe, tokenizer.vocabulary)
+        length = min(recipe.tokens.sequence_length, transformer.config.max_positions)
+        paid = bits.document_bits(transformer, documents, tokenizer.separator, length, device)
+        held_out = bits.by_source(paid, documents, recipe.evaluate.sources)
     if not encoded:
         return held_out, {}
     right = likelihood.score(transformer, encoded, tokenizer.vocabulary, device)
@@ -124,7 +147,7 @@ def _model_scores(
 def _baseline_bits(model: ModelPath, place: tuple[str, str], recipe: Recipe) -> dict[str, Any]:
     """What was scored, where an untrained model stands, and the baselines on the same documents."""
     tokenizer = Tokenizer.load(model.local())
-    separator, symbols = tokenizer.special(END_OF_TEXT), tokenizer.vocabulary
+    separator, symbols = tokenizer.separator, tokenizer.vocabulary
     documents = _documents(place, recipe, symbols)
     told: dict[str, Any] = {
         "documents": len(documents),
@@ -180,21 +203,24 @@ def _ask(stage: Stage, recipe: Recipe, models: dict[str, ModelPath], asked: list
     """Every question put to every model, rendered as a chat: the base model too, to show what sft gained."""
     section, cluster = recipe.evaluate, recipe.cluster
     names = list(models)
-    engine = actors.start(models[names[0]], gpus=cluster.engine_gpus, kv_cache_gib=cluster.kv_cache_gib)
+    tokenizer = Tokenizer.load(models[names[0]].local())  # sft keeps it
+    most = positions(models[names[0]].local())
+    prompts = [_prompt(tokenizer, each.question, most - section.max_new_tokens) for each in asked]
+    # No more than these take: the cache for all positions of a large model may not fit.
+    length = min(most, max(map(len, prompts)) + section.max_new_tokens)
+    engine = actors.start(
+        models[names[0]], gpus=cluster.engine_gpus, kv_cache_gib=cluster.kv_cache_gib, max_model_length=length
+    )
     verdicts: dict[str, list[Verdict]] = {}
     try:
         for place, name in enumerate(names):
-            tokenizer = Tokenizer.load(models[name].local())
-            stop = [tokenizer.special(MESSAGE_END), tokenizer.special(END_OF_TEXT), tokenizer.special(MESSAGE_START)]
-            positions = ray.get(engine.ready.remote())
             if place:
                 ray.get(engine.load.remote(models[name]))
-            prompts = [_prompt(tokenizer, each.question, positions - section.max_new_tokens) for each in asked]
             replies: list[list[int]] = []
             for begin in range(0, len(prompts), BATCH):
                 finished = ray.get(engine.generate.remote(
                     prompts[begin : begin + BATCH], max_new_tokens=section.max_new_tokens,
-                    temperature=section.temperature, seed=section.seed + begin, stop_token_ids=stop,
+                    temperature=section.temperature, seed=section.seed + begin, stop_token_ids=tokenizer.stops,
                 ))  # fmt: skip
                 replies += [completions[0].ids for completions in finished]
                 stage.progress(place * len(asked) + len(replies), len(names) * len(asked), "questions", name)
@@ -283,7 +309,7 @@ def _task_lines(by_model: dict[str, Any]) -> list[str]:
 def _summary(result: dict[str, Any]) -> str:
     held_out = result["bits_per_byte"]
     bar = f" (xz {held_out['xz']:.2f}, 5-gram {held_out['5gram']:.2f})" if "xz" in held_out else ""
-    parts = [f"bits/byte {held_out['models']['base']['total']:.2f}{bar}"]
+    parts = [f"bits/byte {held_out['models']['base']['total']:.2f}{bar}"] if held_out["models"] else []
     parts += [f"core {result['tasks']['base']['core']:.3f}"] if result["tasks"] else []
     accuracy = result["questions"]["sft"]["accuracy"] if result["questions"] else {}
     for kind in [each for each in ("fact", "arithmetic") if each in accuracy] or list(accuracy)[:1]:

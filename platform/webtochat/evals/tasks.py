@@ -27,7 +27,7 @@ from webtochat.errors import UserError
 from webtochat.recipe import Evaluate, Miniweb, Task
 from webtochat.tokens import rows
 from webtochat.tokens.rows import Row
-from webtochat.tokens.tokenizer import END_OF_TEXT, Tokenizer
+from webtochat.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def encode(
     """At most `most` of the items, with few-shot examples from all of them. Of a prompt longer than `length` the first
     examples go, one by one; a row that does not fit without any is left out, as `too_long`."""
     pool = list(dict.fromkeys(items))
-    separator = tokenizer.special(END_OF_TEXT)
+    separator = tokenizer.separator
     tokens = [np.zeros(0, np.int32)]
     options: list[tuple[int, int, int, bool, int]] = []
     kept: list[tuple[bool, float]] = []

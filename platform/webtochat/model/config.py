@@ -39,6 +39,13 @@ class ModelConfig:
             model.max_positions, model.rope_theta, model.norm_epsilon, model.tie_embeddings,
         )  # fmt: skip
 
+    def agrees(self, model: Model) -> None:
+        """Raises UserError where a recipe says otherwise than this shape, which is a given model's."""
+        for name, held in asdict(self).items():
+            told = getattr(model, name, None) if name in model.model_fields_set else None
+            if told not in (None, held):
+                raise UserError(f"model.{name}={told}, but the model of pretrain.start has {held}: leave the key out")
+
     @property
     def parameters(self) -> int:
         attention = self.width * self.head_size * (2 * self.heads + 2 * self.kv_heads) + 2 * self.head_size

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from webtochat.errors import UserError
 from webtochat.model.config import ModelConfig
 from webtochat.model.transformer import Transformer
-from webtochat.tokens.tokenizer import END_OF_TEXT, MESSAGE_END, PAD, Tokenizer
+from webtochat.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 
@@ -20,9 +20,9 @@ WEIGHTS = "model.safetensors"
 def export(model: Transformer, tokenizer: Tokenizer, directory: str) -> None:
     """Writes config.json, generation_config.json, the weights (float32) and the tokenizer's files."""
     os.makedirs(directory, exist_ok=True)
-    end, stop = tokenizer.special(END_OF_TEXT), tokenizer.special(MESSAGE_END)
-    config = model.config.to_hugging_face(eos=stop, pad=tokenizer.special(PAD), bos=end)
-    generation = {"eos_token_id": [stop, end], "pad_token_id": tokenizer.special(PAD), "bos_token_id": end}
+    stops, pad, begin = tokenizer.stops, tokenizer.pad, tokenizer.separator
+    config = model.config.to_hugging_face(eos=stops[0], pad=pad, bos=begin)
+    generation = {"eos_token_id": stops[:2], "pad_token_id": pad, "bos_token_id": begin}
     for name, content in [("config.json", config), ("generation_config.json", generation)]:
         with open(os.path.join(directory, name), "w", encoding="utf-8") as sink:
             json.dump(content, sink, indent=1)
@@ -35,8 +35,8 @@ def export(model: Transformer, tokenizer: Tokenizer, directory: str) -> None:
     tokenizer.save(directory)
 
 
-def load(directory: str) -> Transformer:
-    """A Qwen3-architecture checkpoint, ours or another's. Raises UserError where it does not fit its own config."""
+def read_config(directory: str) -> ModelConfig:
+    """The shape of a checkpoint. Raises UserError where there is none, or one that is not understood."""
     path = os.path.join(directory, "config.json")
     if not os.path.isfile(path):
         raise UserError(f"no model in {directory}: config.json is missing")
@@ -45,7 +45,12 @@ def load(directory: str) -> Transformer:
             content = json.load(source)
     except ValueError as error:
         raise UserError(f"{path} is not JSON: export or download the model again") from error
-    config = ModelConfig.from_hugging_face(content)
+    return ModelConfig.from_hugging_face(content)
+
+
+def load(directory: str) -> Transformer:
+    """A Qwen3-architecture checkpoint, ours or another's. Raises UserError where it does not fit its own config."""
+    config = read_config(directory)
     model = Transformer(config)
     weights: dict[str, torch.Tensor] = {}
     for name in sorted(os.listdir(directory)):

@@ -1,7 +1,8 @@
 """The one renderer of conversations: messages to token ids and back.
 
-A message is `<|im_start|>role<|im_sep|>content<|im_end|>`. Markers are placed by id and contents are encoded with the
-special tokens off, so nothing a user types can become control. Tool calls are Hermes style.
+A message is `<|im_start|>role<|im_sep|>content<|im_end|>`, or what the tokenizer's marker map says. Markers are placed
+by id and contents are encoded with the special tokens off, so nothing a user types can become control. Tool calls are
+Hermes style.
 """
 
 from __future__ import annotations
@@ -10,16 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from webtochat.tokens.tokenizer import (
-    MESSAGE_END,
-    MESSAGE_START,
-    ROLE_END,
-    TOOL_CALL,
-    TOOL_CALL_END,
-    TOOL_RESPONSE,
-    TOOL_RESPONSE_END,
-    Tokenizer,
-)  # fmt: skip
+from webtochat.tokens.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -35,25 +27,62 @@ class Rendered:
         self.loss_mask += [int(learned)] * len(ids)
 
 
+class _Writer:
+    """Text between two control tokens is encoded as one, as far as it is learned or not: where the assistant begins, a
+    prompt ends."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer, self.rendered = tokenizer, Rendered()
+        self._text, self._learned = "", False
+
+    def text(self, text: str, learned: bool = False) -> None:
+        if learned != self._learned:
+            self.flush()
+        self._text, self._learned = self._text + text, learned
+
+    def mark(self, form: str | None, learned: bool = False) -> None:
+        for part in self.tokenizer.parts(form or ""):
+            if isinstance(part, str):
+                self.text(part, learned)
+            else:
+                self.flush()
+                self.rendered.add([part], learned)
+
+    def flush(self) -> None:
+        if self._text:
+            self.rendered.add(self.tokenizer.encode(self._text), self._learned)
+            self._text = ""
+
+
 def render(tokenizer: Tokenizer, messages: list[dict[str, Any]], add_generation_prompt: bool = False) -> Rendered:
-    """Token ids of a conversation. Raises ValueError with a short reason where a row is not a conversation."""
-    rendered = Rendered()
+    """Token ids of a conversation. Raises ValueError with a short reason where a row is not a conversation, or where
+    the tokenizer has no markers for it."""
     if not isinstance(messages, list) or not messages:
         raise ValueError("no messages")
-    for message in messages:
+    if not tokenizer.markers.chats:
+        raise ValueError("the tokenizer has no markers for messages")
+    writer, before = _Writer(tokenizer), None
+    for number, message in enumerate(messages, 1):
         if not isinstance(message, dict):
             raise ValueError("a message is not an object")
-        _add_message(rendered, tokenizer, message)
+        following = messages[number] if number < len(messages) else None
+        _add_message(writer, message, before, following)
+        before = message
     if add_generation_prompt:
-        rendered.add(_opening(tokenizer, "assistant"), False)
-    return rendered
+        _open(writer, "assistant")
+        writer.mark(tokenizer.markers.thoughts)
+    writer.flush()
+    return writer.rendered
 
 
-def _opening(tokenizer: Tokenizer, role: str) -> list[int]:
-    return [tokenizer.special(MESSAGE_START), *tokenizer.encode(role), tokenizer.special(ROLE_END)]
+def _open(writer: _Writer, role: str) -> None:
+    writer.mark(writer.tokenizer.markers.message_start)
+    writer.text(role)
+    writer.mark(writer.tokenizer.markers.role_end)
 
 
-def _add_message(rendered: Rendered, tokenizer: Tokenizer, message: dict[str, Any]) -> None:
+def _add_message(writer: _Writer, message: dict[str, Any], before: Any, following: Any) -> None:
+    """`before`, `following`: the messages beside it, or None."""
     role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls") or []
     if role not in ROLES:
         raise ValueError("unknown role")
@@ -65,19 +94,37 @@ def _add_message(rendered: Rendered, tokenizer: Tokenizer, message: dict[str, An
         raise ValueError("tool calls are not a list")
     if calls and role != "assistant":
         raise ValueError("only the assistant calls tools")
-    learned = role == "assistant"
-    rendered.add(_opening(tokenizer, role), False)
+    markers, learned = writer.tokenizer.markers, role == "assistant"
+    if (calls or role == "tool") and not markers.calls:
+        raise ValueError("the tokenizer has no markers for tool calls")
     if role == "tool":
-        rendered.add([tokenizer.special(TOOL_RESPONSE)], False)
-        rendered.add(tokenizer.encode(content), False)
-        rendered.add([tokenizer.special(TOOL_RESPONSE_END)], False)
+        together = markers.response_role != "tool"
+        if together and _is_response(before):
+            writer.mark(markers.between)
+        else:
+            _open(writer, markers.response_role)
+        writer.mark(markers.response)
+        writer.text(content)
+        writer.mark(markers.response_end)
+        if together and _is_response(following):
+            return
     else:
-        rendered.add(tokenizer.encode(content), learned)
-    for call in calls:
-        rendered.add([tokenizer.special(TOOL_CALL)], True)
-        rendered.add(tokenizer.encode(_call_text(call)), True)
-        rendered.add([tokenizer.special(TOOL_CALL_END)], True)
-    rendered.add([tokenizer.special(MESSAGE_END)], learned)
+        _open(writer, role)
+        if learned and following is None:
+            writer.mark(markers.thoughts)
+        writer.text(content, learned)
+    for number, call in enumerate(calls):
+        if content or number:
+            writer.mark(markers.between, True)
+        writer.mark(markers.call, True)
+        writer.text(_call_text(call), True)
+        writer.mark(markers.call_end, True)
+    writer.mark(markers.message_end, learned)
+    writer.mark(markers.after_message)
+
+
+def _is_response(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") == "tool"
 
 
 def _call_text(call: Any) -> str:
@@ -111,27 +158,34 @@ class Reply:
 def parse(tokenizer: Tokenizer, ids: list[int]) -> Reply:
     """Reads the ids that follow a generation prompt. Only ids are control: a quoted marker is text. A call that is not
     a JSON object with a name and arguments stands in `tool_calls` with its text under `malformed`."""
-    open_id, close_id = tokenizer.special(TOOL_CALL), tokenizer.special(TOOL_CALL_END)
-    ended, stray = False, False
-    content: list[int] = []
-    call: list[int] | None = None
+    markers = tokenizer.markers
+    open_id, close_id = (_token_of(tokenizer, form) for form in (markers.call, markers.call_end))
+    ended, stray, calling = False, False, False
+    content = ""
+    run: list[int] = []
     calls: list[dict[str, Any]] = []
     for token in ids:
-        if token == tokenizer.special(MESSAGE_END):
+        if token == tokenizer.stops[0]:
             ended = True
             break
-        if token == open_id and call is None:
-            call = []
-        elif token == close_id and call is not None:
-            calls.append(_read_call(tokenizer.decode(call)))
-            call = None
+        if token == open_id and not calling:
+            content += tokenizer.decode(run).removesuffix(markers.between)
+            run, calling = [], True
+        elif token == close_id and calling:
+            calls.append(_read_call(tokenizer.decode(run)))
+            run, calling = [], False
         elif token in tokenizer.special_ids:
             stray = True
         else:
-            (content if call is None else call).append(token)
-    if call is not None:
-        calls.append({"malformed": tokenizer.decode(call)})
-    return Reply(tokenizer.decode(content), calls, ended, stray)
+            run.append(token)
+    rest = tokenizer.decode(run)
+    if calling:
+        return Reply(content, [*calls, {"malformed": rest}], ended, stray)
+    return Reply(content + rest, calls, ended, stray)
+
+
+def _token_of(tokenizer: Tokenizer, form: str | None) -> int | None:
+    return next((part for part in tokenizer.parts(form or "") if isinstance(part, int)), None)
 
 
 def _read_call(text: str) -> dict[str, Any]:

@@ -16,16 +16,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from webtochat import storage
+from webtochat import start, storage
 from webtochat.artifact import Artifact
 from webtochat.curate.stage import spread
 from webtochat.errors import UserError
 from webtochat.recipe import TokenizerSection
 from webtochat.run import Run, Stage
+from webtochat.start import Start
 from webtochat.tokens import counts
 from webtochat.tokens import tokenizer as bpe
+from webtochat.tokens.imported import adopted
 from webtochat.tokens.shards import Document, write_shard, write_windows
-from webtochat.tokens.tokenizer import END_OF_TEXT, Tokenizer
+from webtochat.tokens.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation")
 
@@ -53,8 +55,13 @@ def capped(paths: list[str], max_characters: int, max_document_characters: int) 
 
 
 def tokenizer(run: Run) -> Artifact:
+    if run.recipe.tokenizer_start is not None:
+        return _given(run, start.find(run.recipe.tokenizer_start, start.TOKENIZER_FILES))
     curated = run.open("curate")
-    stage = run.begin("tokenizer", run.recipe.identity("tokenizer"), [curated])
+    identity = run.recipe.identity("tokenizer")
+    for key in ("start", "markers"):
+        del identity["tokenizer"][key]
+    stage = run.begin("tokenizer", identity, [curated])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -85,6 +92,24 @@ def tokenizer(run: Run) -> Artifact:
             summary=f"{vocabulary:,} tokens from {characters / 1e6:.1f} M characters",
             gain=f"{size:.2f} bytes per token, from 1",
         )
+
+
+def _given(run: Run, found: Start) -> Artifact:
+    """A tokenizer that is there already."""
+    markers, add = run.recipe.tokenizer.markers, run.recipe.pretrain.add_markers
+    identity = {"start": found.identity, "markers": markers, "add_markers": add}
+    stage = run.begin("tokenizer", {"tokenizer": identity}, [])
+    if isinstance(stage, Artifact):
+        return stage
+    with stage:
+        given = adopted(found.local(), markers, add)
+        for note in given.notes:
+            stage.say(note)
+        with tempfile.TemporaryDirectory() as local:
+            given.tokenizer.save(local)
+            storage.upload_directory(local, stage.path())
+        vocabulary = given.tokenizer.vocabulary
+        return stage.commit(counts={"vocabulary": vocabulary}, summary=f"{vocabulary:,} tokens, imported")
 
 
 def _limits(stage: Stage, paths: list[str], section: TokenizerSection, kept_bytes: int | None) -> list[int]:
@@ -193,7 +218,7 @@ def _shard(row: dict) -> dict:
     if storage.exists(done):
         return json.loads(storage.read_bytes(done))
     tokenizer, section = Tokenizer.load(storage.local_copy(row["tokenizer"], row["key"])), row["section"]
-    separator, counts = tokenizer.special(END_OF_TEXT), {"number": row["number"]}
+    separator, counts = tokenizer.separator, {"number": row["number"]}
     documents: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for batch in kept_texts([row["path"]], ["id", "url", "text"]):
         encoded = tokenizer.encode_batch(batch["text"])

@@ -1,4 +1,4 @@
-"""Byte-level BPE: the 256 bytes, then merges of frequent pairs, then nine special tokens.
+"""Byte-level BPE: the 256 bytes, then merges of frequent pairs, then nine special tokens; or one from elsewhere.
 
 Contents are always encoded with the special tokens off, so text that looks like a marker stays text; markers are
 placed by id (`special`). Text comes back byte for byte.
@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +25,23 @@ from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from webtochat.errors import UserError
-from webtochat.tokens import counts, merges
+from webtochat.memo import Memo
+from webtochat.start import TOKENIZER_FILES
+from webtochat.tokens import counts, markers, merges
+from webtochat.tokens.markers import (
+    END_OF_TEXT,
+    MESSAGE_END,
+    MESSAGE_START,
+    OURS,
+    PAD,
+    ROLE_END,
+    TOOL_CALL,
+    TOOL_CALL_END,
+    TOOL_RESPONSE,
+    TOOL_RESPONSE_END,
+    Markers,
+)  # fmt: skip
 
-END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
-MESSAGE_START, ROLE_END, MESSAGE_END = "<|im_start|>", "<|im_sep|>", "<|im_end|>"
-TOOL_CALL, TOOL_CALL_END = "<tool_call>", "</tool_call>"
-TOOL_RESPONSE, TOOL_RESPONSE_END = "<tool_response>", "</tool_response>"
 SPECIALS = [
     END_OF_TEXT, PAD, MESSAGE_START, ROLE_END, MESSAGE_END,
     TOOL_CALL, TOOL_CALL_END, TOOL_RESPONSE, TOOL_RESPONSE_END,
@@ -52,31 +64,51 @@ CHAT_TEMPLATE = (
 """The renderer's form for outside users of an export; text that holds markers needs the renderer (tokens/chat.py)."""
 
 
+MARKERS = "markers.json"
+
+
 class Tokenizer:
-    def __init__(self, backend: Backend):
+    def __init__(self, backend: Backend, marked: Markers = OURS, files: dict[str, bytes] | None = None):
+        """`backend`: all its added tokens are special. `files`: those of a tokenizer from elsewhere. Raises UserError
+        where `marked` names a token that there is not."""
         self.backend = backend
         self.backend.encode_special_tokens = True  # markers in text are text
-        self._specials = {}
-        for marker in SPECIALS:
-            number = backend.token_to_id(marker)
-            if number is None:
-                raise UserError(f"this tokenizer has no {marker} token: train one with jobs/tokenizer.py")
-            self._specials[marker] = number
+        self.markers = marked
+        self.files = files
+        self._specials = {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
+        self._parts = Memo(self._split)
+        for name, form in marked.forms():
+            parts = self.parts(form)
+            held = [each for each in parts if isinstance(each, int)]
+            text = "".join(each for each in parts if isinstance(each, str)).strip()
+            if text:
+                raise UserError(
+                    f"this tokenizer has no {text} token: train one with jobs/tokenizer.py, or import it by "
+                    "tokenizer.start or pretrain.start"
+                )
+            if (name in markers.ALONE and parts != held[:1]) or (name in markers.ONE and len(held) != 1):
+                raise UserError(f"the marker {name} of a tokenizer must be one token, and {form!r} is not")
 
     @staticmethod
     def load(directory: str) -> Tokenizer:
-        path = os.path.join(directory, "tokenizer.json")
-        if not os.path.isfile(path):
-            raise UserError(f"no tokenizer.json in {directory}")
+        files = read_files(directory)
+        if MARKERS not in files:
+            return Tokenizer(backend_of(files, directory))
+        path = os.path.join(directory, MARKERS)
         try:
-            backend = Backend.from_file(path)
-        except Exception as error:  # the library raises no narrower one
-            raise UserError(f"{path} is not a tokenizer: {' '.join(str(error).split())[:120]}") from error
-        return Tokenizer(backend)
+            told = json.loads(files[MARKERS])
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON: import the tokenizer again") from error
+        return Tokenizer(backend_of(files, directory), markers.read(told, path), files)
 
     def save(self, directory: str) -> None:
         """tokenizer.json, its configuration and chat template, as transformers and vLLM read them."""
         os.makedirs(directory, exist_ok=True)
+        if self.files is not None:
+            for name, content in self.files.items():
+                with open(os.path.join(directory, name), "wb") as kept:
+                    kept.write(content)
+            return
         # The flag is not stored: outside users get the library's usual behaviour, and we set it on load.
         self.backend.encode_special_tokens = False
         self.backend.save(os.path.join(directory, "tokenizer.json"))
@@ -101,17 +133,46 @@ class Tokenizer:
                 if number not in self.special_ids:
                     sink.write(base64.b64encode(self.bytes_of([number])) + b" %d\n" % number)
 
-    @property
+    @cached_property
     def vocabulary(self) -> int:
-        """Number of ids, special tokens included."""
-        return self.backend.get_vocab_size(with_added_tokens=True)
+        """Number of ids, special tokens included. The model's embedding may have more rows."""
+        return max(self._ids.values()) + 1
 
     def special(self, marker: str) -> int:
         return self._specials[marker]
 
+    @property
+    def separator(self) -> int:
+        """Stands before each document."""
+        return self.special(self.markers.document)
+
+    @property
+    def pad(self) -> int:
+        return self.special(self.markers.pad)
+
+    @property
+    def stops(self) -> list[int]:
+        """Where generation ends: first of all at an answer's own end."""
+        ends = (self.markers.message_end, self.markers.document, self.markers.message_start)
+        return [self.special(each) for each in ends if each is not None]
+
+    def parts(self, form: str) -> list[int | str]:
+        """A marker as it is placed: the ids of tokens, and the text between them."""
+        return self._parts[form]
+
+    def _split(self, form: str) -> list[int | str]:
+        tokens = "|".join(map(re.escape, sorted(self._specials, key=len, reverse=True)))
+        return [self._specials.get(piece, piece) for piece in re.split(f"({tokens})", form) if piece]
+
     @cached_property
     def special_ids(self) -> frozenset[int]:
         return frozenset(self._specials.values())
+
+    def writes_as(self, other: Tokenizer) -> bool:
+        """Whether both write every document as the same ids, the separator included."""
+        mine, theirs = (json.loads(each.backend.to_str()) for each in (self, other))
+        parts = ("normalizer", "pre_tokenizer", "model")
+        return self.separator == other.separator and all(mine[part] == theirs[part] for part in parts)
 
     def encode(self, text: str) -> list[int]:
         """Raises ValueError for what UTF-8 cannot hold: a lone surrogate, as JSON may bring."""
@@ -189,6 +250,26 @@ class Tokenizer:
                 raise ValueError(f"no token {number} in a vocabulary of {self.vocabulary}")
             parts.append(name.encode() if number in self.special_ids else bytes(_BYTES[letter] for letter in name))
         return b"".join(parts)
+
+
+def read_files(directory: str) -> dict[str, bytes]:
+    """A tokenizer's files by name. Raises UserError where there is none."""
+    if not os.path.isfile(os.path.join(directory, "tokenizer.json")):
+        raise UserError(f"no tokenizer.json in {directory}")
+    paths = {name: os.path.join(directory, name) for name in TOKENIZER_FILES}
+    return {name: Path(path).read_bytes() for name, path in paths.items() if os.path.isfile(path)}
+
+
+def backend_of(files: dict[str, bytes], origin: str) -> Backend:
+    """Every added token is made special (Qwen's `<tool_call>` is not), else text that looks like it would be it."""
+    try:
+        made = json.loads(files["tokenizer.json"])
+        for token in made["added_tokens"]:
+            token["special"] = True
+        return Backend.from_str(json.dumps(made | {"truncation": None, "padding": None}))
+    except Exception as error:  # the library raises no narrower one
+        path = os.path.join(origin, "tokenizer.json")
+        raise UserError(f"{path} is not a tokenizer: {' '.join(str(error).split())[:120]}") from error
 
 
 def train(texts: Iterable[str], vocabulary: int, pattern: str) -> Tokenizer:

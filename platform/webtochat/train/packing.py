@@ -13,7 +13,7 @@ import numpy as np
 
 from webtochat.tokens.chat import Rendered, render
 from webtochat.tokens.rows import Row
-from webtochat.tokens.tokenizer import PAD, Tokenizer
+from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.tokens.windows import Window, fitted
 
 
@@ -94,10 +94,9 @@ def pack_rows(
     """(training windows, validation windows, counts)."""
     skipped: Counter[str] = Counter()
     kept = rendered_rows(tokenizer, rows, sequence_length, skipped)
-    pad = tokenizer.special(PAD)
     training = [each for row, each in kept if not held_out(row, validation_percent)]
     validation = [each for row, each in kept if held_out(row, validation_percent)]
-    packed, checked = (pack(each, sequence_length, pad, seed) for each in (training, validation))
+    packed, checked = (pack(each, sequence_length, tokenizer.pad, seed) for each in (training, validation))
     tokens = sum(len(each.ids) for each in training)
     counts = {
         "rows": len(rows),

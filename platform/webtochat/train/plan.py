@@ -7,8 +7,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from webtochat import start
 from webtochat.errors import UserError
 from webtochat.model.config import ModelConfig, device_memory, device_peak
+from webtochat.model.export import read_config
 from webtochat.recipe import Recipe
 
 SPARE = 0.9
@@ -57,7 +59,11 @@ def plan(recipe: Recipe, devices: int, device: str, mfu: float) -> Plan:
         raise UserError(f"--device {device} is not in the table of devices (model/config.py): name one like H100 or L4")
     if devices < 1 or not 0 < mfu <= 1:
         raise UserError("--devices must be at least 1, --mfu above 0 and at most 1")
-    config = ModelConfig.of(recipe.model, recipe.tokenizer.vocabulary)
+    if recipe.pretrain.start is None:
+        config = ModelConfig.of(recipe.model, recipe.tokenizer.vocabulary)
+    else:
+        config = read_config(start.find(recipe.pretrain.start, ("config.json",)).local())
+        config.agrees(recipe.model)
     length = recipe.tokens.sequence_length
     if length > config.max_positions:
         raise UserError(f"tokens.sequence_length ({length}) is more than model.max_positions ({config.max_positions})")

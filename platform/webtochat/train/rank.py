@@ -30,13 +30,14 @@ from webtochat.evals import likelihood
 from webtochat.model.config import ModelConfig, device_peak
 from webtochat.model.export import export, load
 from webtochat.model.generate import generate
+from webtochat.model.imported import Given
 from webtochat.model.transformer import Transformer
 from webtochat.recipe import SFT, LoRA, Model, Pretrain
 from webtochat.tokens.batches import Batch, Order, share
 from webtochat.tokens.chat import render
 from webtochat.tokens.mixture import Corpus, Mixture
 from webtochat.tokens.shards import Split
-from webtochat.tokens.tokenizer import END_OF_TEXT, PAD, Tokenizer
+from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.tokens.windows import Window
 from webtochat.train import float8
 from webtochat.train.checkpoint import Checkpointer
@@ -93,6 +94,8 @@ class Job:
 @dataclass(frozen=True, kw_only=True)
 class PretrainJob(Job):
     model: Model
+    given: Given | None = None
+    """A model to go on from; `model` is then not looked at."""
     tokenizer: tuple[str, str]
     """(directory, content hash) of the artifact."""
     tokens: tuple[str, str]
@@ -126,13 +129,16 @@ def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None, noti
     assert isinstance(job.settings, Pretrain)
     tokenizer = Tokenizer.load(storage.local_copy(*job.tokenizer))
     tokens = storage.local_copy(*job.tokens)
-    separator, pad = tokenizer.special(END_OF_TEXT), tokenizer.special(PAD)
+    separator = tokenizer.separator
     mixture = Mixture(job.mixture, job.sequence_length, tokenizer.vocabulary)
     held_out = Split(os.path.join(tokens, "validation"), job.sequence_length, tokenizer.vocabulary)
-    validation = document_windows(held_out, separator, pad, job.settings.validation_tokens)
+    validation = document_windows(held_out, separator, tokenizer.pad, job.settings.validation_tokens)
     count_bytes = target_bytes(validation, byte_counts(tokenizer))
     tasks = likelihood.read(job.tasks) if job.tasks else []
-    model = Transformer(ModelConfig.of(job.model, tokenizer.vocabulary), seed=job.model.seed)
+    if job.given is None:
+        model = Transformer(ModelConfig.of(job.model, tokenizer.vocabulary), seed=job.model.seed)
+    else:
+        model, tokenizer = job.given.loaded()
 
     def evaluate() -> tuple[dict[str, float], str]:
         metrics, text = {}, ""
@@ -338,6 +344,11 @@ def sample(model: Transformer, tokenizer: Tokenizer, prompt: list[int], stop: fr
         new = generate(model, prompt, SAMPLE_TOKENS, stop)
     texts = [" ".join(tokenizer.decode(ids).split()) for ids in (prompt, new)]
     return " → ".join(texts)
+
+
+def import_rank(directory: str, given: Given) -> None:
+    """What is left of a run that trains nothing."""
+    hand_on(directory, *given.loaded(), State())
 
 
 def hand_on(directory: str, model: Transformer, tokenizer: Tokenizer, state: State) -> None:

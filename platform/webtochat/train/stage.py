@@ -23,6 +23,7 @@ from webtochat.artifact import Artifact, open_artifact
 from webtochat.errors import MachineError, UserError
 from webtochat.evals import likelihood, tasks
 from webtochat.model.config import ModelConfig
+from webtochat.model.imported import Given
 from webtochat.recipe import Cluster, Recipe
 from webtochat.run import Run, Stage
 from webtochat.tokens import rows
@@ -40,13 +41,14 @@ from webtochat.train.rank import (
     Note,
     PretrainJob,
     SFTJob,
+    import_rank,
     pretrain_rank,
     sft_rank,
     write_windows,
 )  # fmt: skip
 
-NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "spike"}
-"""Keys of a training section that do not change its result."""
+NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "spike", "start", "add_markers"}
+"""Keys of a training section that do not change its result, or are told by what they lead to."""
 WORKER_ENVIRONMENT = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "30000")}
 """How long OpenMP's threads spin while they wait for each other. With libgomp's own 300,000, two threads on two cores
 lose most of their time as soon as another process is busy (2.2k tokens/s instead of 10.7k; so 2.9k); with none they
@@ -55,25 +57,35 @@ lose a third on a machine of their own (7.3k; so 10.1k)."""
 
 def pretrain(run: Run) -> Artifact:
     """`model/`: a base model (Hugging Face files), and metrics.jsonl: its curve."""
-    recipe = run.recipe
+    recipe, given = run.recipe, Given.of(run.recipe)
+    if given is not None and not recipe.pretrain.tokens:
+        return _imported(run, given)
     tokenizer, tokens = run.open("tokenizer"), run.open("tokens")
     mixture = corpora(recipe, tokens)
     stage = run.begin("pretrain", pretrain_identity(recipe, tokens), [tokenizer, tokens])
     if isinstance(stage, Artifact):
         return stage
     with stage:
+        learned = Tokenizer.load(tokenizer.local())
+        if given is None:
+            config = ModelConfig.of(recipe.model, learned.vocabulary)
+        else:
+            config, own = _described(stage, recipe, given)
+            if not own.writes_as(learned):
+                raise UserError(
+                    f"the tokens are not of the tokenizer of {recipe.pretrain.start}, which the model keeps: let "
+                    "tokenizer.start be the same, and run again with --rebuild tokenizer"
+                )
         length = recipe.tokens.sequence_length
-        if length > recipe.model.max_positions:
+        if length > config.max_positions:
             raise UserError(
-                f"tokens.sequence_length ({length}) is more than model.max_positions ({recipe.model.max_positions})"
+                f"tokens.sequence_length ({length}) is more than model.max_positions ({config.max_positions})"
             )
         for corpus in {tokens, *(each for each, _ in mixture.values())}:
             corpus.check()
-        words = Tokenizer.load(tokenizer.local())
-        config = ModelConfig.of(recipe.model, words.vocabulary)
         mixed = Mixture(
             tuple(Corpus(name, *_where(each), weight) for name, (each, weight) in mixture.items()), length,
-            words.vocabulary,
+            learned.vocabulary,
         )  # fmt: skip
         per_step, steps = budget(recipe, config)
         epochs = mixed.epochs(steps * per_step)
@@ -86,12 +98,12 @@ def pretrain(run: Run) -> Artifact:
         if recipe.pretrain.evaluate_tasks and recipe.evaluate.tasks:
             path = stage.scratch("tasks.npz")
             most = recipe.pretrain.evaluate_tasks
-            likelihood.write(path, tasks.prepare(recipe.evaluate, most, recipe.miniweb, words, length, stage.say))
+            likelihood.write(path, tasks.prepare(recipe.evaluate, most, recipe.miniweb, learned, length, stage.say))
         job = PretrainJob(
             directory=_absolute(stage.directory), settings=at_width(recipe.pretrain, config.width),
             sequence_length=length, windows_per_step=per_step, steps=steps,
             mask_documents=recipe.pretrain.mask_documents, **_placing(recipe.cluster), model=recipe.model,
-            tokenizer=_where(tokenizer), tokens=_where(tokens), mixture=mixed.corpora,
+            given=given, tokenizer=_where(tokenizer), tokens=_where(tokens), mixture=mixed.corpora,
             tasks=_absolute(path) if path else "",
         )  # fmt: skip
         fit(stage, job, recipe.cluster)
@@ -108,7 +120,9 @@ def pretrain(run: Run) -> Artifact:
 
 def pretrain_identity(recipe: Recipe, tokens: Artifact) -> dict[str, Any]:
     """Of a pretrain on the recipe's own `tokens` and what its mixture names."""
-    identity = recipe.identity("model") | {"pretrain": _literals(recipe, "pretrain")}
+    given = Given.of(recipe)
+    identity = recipe.identity("model") if given is None else {"given": given.identity}
+    identity["pretrain"] = _literals(recipe, "pretrain")
     identity["pretrain"]["mixture"] = {
         "own" if each is tokens else each.content_hash: weight for each, weight in corpora(recipe, tokens).values()
     }
@@ -136,6 +150,26 @@ def corpora(recipe: Recipe, own: Artifact) -> dict[str, tuple[Artifact, float]]:
     return dict(sorted(found.items(), key=lambda item: item[1][0].content_hash))
 
 
+def _imported(run: Run, given: Given) -> Artifact:
+    """The same of a model that is taken as it is."""
+    stage = run.begin("pretrain", {"given": given.identity, "pretrain": {"tokens": 0}}, [])
+    if isinstance(stage, Artifact):
+        return stage
+    with stage:
+        config, _ = _described(stage, run.recipe, given)
+        ray.get(ray.remote(num_cpus=1)(import_rank).remote(_absolute(stage.directory), given))
+        counts = {"parameters": config.parameters, "steps": 0, "tokens": 0, "config": config.as_dict()}
+        return stage.commit(counts=counts, summary=f"{amount(config.parameters)} parameters, imported")
+
+
+def _described(stage: Stage, recipe: Recipe, given: Given) -> tuple[ModelConfig, Tokenizer]:
+    config, found = given.described()
+    config.agrees(recipe.model)
+    for note in found.notes:
+        stage.say(note)
+    return config, found.tokenizer
+
+
 def sft(run: Run) -> Artifact:
     """`model/`: the pretrained model taught to answer, by the recipe's conversations; metrics.jsonl: its curve."""
     recipe, settings = run.recipe, run.recipe.sft
@@ -153,6 +187,11 @@ def sft(run: Run) -> Artifact:
         if length > positions:
             raise UserError(f"sft.sequence_length ({length}) is more than the model's positions ({positions})")
         tokenizer = Tokenizer.load(os.path.join(base.local(), "model"))
+        if not tokenizer.markers.chats:
+            raise UserError(
+                "the model's tokenizer has no markers of messages to fine-tune it by: import it again with "
+                "pretrain.add_markers=true"
+            )
         unread: Counter[str] = Counter()
         read = [
             row
