@@ -33,7 +33,7 @@ class Start:
         """A directory on this node with the files."""
         if self.path.startswith(HUB):
             return _downloaded(self.path, self.wanted)
-        return os.path.join(storage.local_copy(self.path, hash_of(self.identity)), self.folder)
+        return os.path.normpath(os.path.join(storage.local_copy(self.path, hash_of(self.identity)), self.folder))
 
 
 def find(path: str, wanted: tuple[str, ...]) -> Start:

@@ -25,7 +25,7 @@ from webtochat.recipe import Model
 from webtochat.tokens import tokenizer as bpe
 from webtochat.tokens.chat import render
 from webtochat.tokens.shards import Document, write_shard
-from webtochat.tokens.tokenizer import END_OF_TEXT, Tokenizer
+from webtochat.tokens.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHAPE = Model(depth=2, width=64, head_size=32, max_positions=256)
@@ -114,7 +114,16 @@ def committed() -> Path:
     home = Path(tempfile.mkdtemp(prefix="tiny-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     words.save(str(home / "tokenizer"))
-    learned = commit(home / "tokenizer", "tokenizer", [])
+    tokens = commit_tokens(home, words, commit(home / "tokenizer", "tokenizer", []))
+    model = transformer(words, seed=1)
+    export.export(model, words, str(home / "pretrain" / "model"))
+    base = commit(home / "pretrain", "pretrain", [tokens])
+    export.export(taught(model, words, questions()), words, str(home / "sft" / "model"))
+    commit(home / "sft", "sft", [base])
+    return home
+
+
+def commit_tokens(home: Path, words: Tokenizer, learned: Artifact) -> Artifact:
     for split, count, seed in (("train", 200, 1), ("validation", 12, 2)):
         documents = [
             Document(
@@ -124,15 +133,9 @@ def committed() -> Path:
         ]
         (home / "tokens" / split).mkdir(parents=True)
         write_shard(
-            str(home / "tokens" / split / "shard-00000"), documents, words.special(END_OF_TEXT), words.vocabulary
+            str(home / "tokens" / split / "shard-00000"), documents, words.separator, words.vocabulary
         )
-    tokens = commit(home / "tokens", "tokens", [learned])
-    model = transformer(words, seed=1)
-    export.export(model, words, str(home / "pretrain" / "model"))
-    base = commit(home / "pretrain", "pretrain", [tokens])
-    export.export(taught(model, words, questions()), words, str(home / "sft" / "model"))
-    commit(home / "sft", "sft", [base])
-    return home
+    return commit(home / "tokens", "tokens", [learned])
 
 
 def workspace(root: Path, name: str = "tiny", **sections: object) -> Path:

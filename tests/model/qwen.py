@@ -94,7 +94,7 @@ def save_model(directory: Path, *, rows: int = 512, tied: bool = True, **tokeniz
     return directory
 
 
-def exchanges(times: int = 1) -> list[dict[str, object]]:
+def exchanges() -> list[dict[str, object]]:
     """Conversations that tell where each one lives."""
     return [
         {"messages": [
@@ -102,4 +102,4 @@ def exchanges(times: int = 1) -> list[dict[str, object]]:
             {"role": "assistant", "content": f"{name} lives in {place}."},
         ]}
         for name, place in PLACES.items()
-    ] * times  # fmt: skip
+    ]  # fmt: skip

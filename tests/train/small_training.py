@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
+import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch.distributed as dist
+from torch import multiprocessing
 
 from webtochat import artifact
 from webtochat.artifact import Draft
@@ -17,7 +23,7 @@ from webtochat.tokens import tokenizer as bpe
 from webtochat.tokens.mixture import Corpus
 from webtochat.tokens.shards import Document, write_shard, write_windows
 from webtochat.tokens.tokenizer import END_OF_TEXT
-from webtochat.train.rank import PretrainJob
+from webtochat.train.rank import Job, PretrainJob
 
 NAMES, PLACES, THINGS = ["Ann", "Bob", "Cid", "Dora"], ["Rome", "Oslo", "Bonn"], ["a red hat", "two cats", "old maps"]
 LENGTH = 32
@@ -94,6 +100,21 @@ def run_of(recipe: Recipe) -> tuple[Run, io.StringIO]:
 
 def read_curve(directory: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def spawn(run_rank: Callable[..., Any], job: Job) -> None:
+    """The job by two workers, over gloo."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(_one_of_two, (port, run_rank, job), nprocs=2)
+
+
+def _one_of_two(rank: int, port: int, run_rank: Callable[..., Any], job: Job) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
+    dist.init_process_group("gloo")
+    run_rank(job, quiet, 1)
+    dist.destroy_process_group()
 
 
 def quiet(message: object) -> None:

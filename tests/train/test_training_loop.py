@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import socket
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from small_training import job_of, quiet, read_curve, tiny
-from torch import multiprocessing
+from small_training import job_of, quiet, read_curve, spawn, tiny
 
 from webtochat.recipe import Optimizer, Recipe
 from webtochat.tokens.batches import Batch
@@ -136,19 +132,9 @@ def losses_of(state: State) -> list[float]:
     return [point["loss"] for point in state.curve if "loss" in point]
 
 
-def _one_of_two(rank: int, port: int, recipe: Recipe, directory: Path, shard: bool) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
-    dist.init_process_group("gloo")
-    # Sharded, in passes of two windows as well: gradients are put together after the last.
-    pretrain_rank(job_of(recipe, directory, shard=shard, device_batch_tokens=64 if shard else None), quiet, 1)
-    dist.destroy_process_group()
-
-
 def by_two(recipe: Recipe, directory: Path, shard: bool) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(_one_of_two, (port, recipe, directory, shard), nprocs=2)
+    # Sharded, in passes of two windows as well: gradients are put together after the last.
+    spawn(pretrain_rank, job_of(recipe, directory, shard=shard, device_batch_tokens=64 if shard else None))
 
 
 @pytest.mark.parametrize("shard", [False, True])
