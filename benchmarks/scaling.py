@@ -44,7 +44,8 @@ def swept(options: argparse.Namespace, workspace: str) -> Path:
     """Runs the sweep, and returns its directory."""
     path = os.path.join(workspace, f"{NAME}.yaml")
     Path(path).write_text(json.dumps(tree(options, workspace)))
-    commit_tokens(workspace, NAME, list(read(options.texts, options.characters)), options.vocabulary, HELD_OUT)
+    texts = list(read(options.texts, options.characters))
+    commit_tokens(workspace, NAME, texts[HELD_OUT:], texts[:HELD_OUT], options.vocabulary)
     widths = f"model.width=[{','.join(map(str, options.widths))}]"
     command = [sys.executable, str(ROOT / "jobs" / "sweep.py"), path, widths]
     subprocess.run([*command, "--predict", f"model.width={options.predict}"], check=True, cwd=ROOT)
@@ -60,7 +61,7 @@ def report(options: argparse.Namespace, sweep: Path, seconds: float) -> str:
     for width, point in zip([*options.widths, options.predict], [*told.points, told.target], strict=True):
         manifest = json.loads((sweep / f"model.width={width}" / "pretrain" / "manifest.json").read_text())
         counts, law = manifest["counts"], told.law(point.flops)
-        epochs = max(epochs, counts["epochs"])
+        epochs = max(epochs, *counts["epochs"].values())
         rows.append(
             f"| {width}{' (predicted)' if width == options.predict else ''} | {counts['parameters']:,} | "
             f"{counts['tokens']:,} | {point.flops:.3g} | {counts['validation_loss']:.4f} | {law:.4f} | "

@@ -21,11 +21,14 @@ import sysconfig
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 for folder in ("jobs", "recipes", "platform"):
     sys.path.insert(0, str(ROOT / folder))
+
+if TYPE_CHECKING:
+    from webtochat.tokens.tokenizer import Tokenizer
 
 LENGTH, VOCABULARY, WARM = 256, 4096, 3
 """The first steps are not timed: memory is taken and threads start."""
@@ -37,11 +40,16 @@ class Speed(NamedTuple):
     """Of the last step: that both did the same."""
 
 
+def library() -> list[str]:
+    """The Python standard library's source."""
+    return [path.read_text("utf-8", "replace") for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))]
+
+
 def commit_tokens(
-    workspace: str, name: str, texts: list[str] | None = None, vocabulary: int = VOCABULARY, held_out: int = 1
-) -> None:
-    """Tokens of texts (the Python standard library's source), the first ones held out, as the stages before pretrain
-    would leave them."""
+    workspace: str, name: str, training: list[str], held_out: list[str], vocabulary: int = VOCABULARY,
+    packing: str = "stream",
+) -> Tokenizer:  # fmt: skip
+    """Tokens of the texts, as the stages before pretrain would leave them."""
     import numpy as np
 
     from webtochat import artifact
@@ -50,10 +58,7 @@ def commit_tokens(
     from webtochat.tokens.shards import Document, write_shard, write_windows
     from webtochat.tokens.tokenizer import END_OF_TEXT
 
-    texts = texts or [
-        path.read_text("utf-8", "replace") for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    ]
-    learned = bpe.train(texts, vocabulary, TokenizerSection().pattern)
+    learned = bpe.train(training, vocabulary, TokenizerSection().pattern)
     home = os.path.join(workspace, name)
     draft = artifact.begin(os.path.join(home, "tokenizer"), "tokenizer", {}, [])
     assert isinstance(draft, artifact.Draft)
@@ -61,19 +66,20 @@ def commit_tokens(
     made = draft.commit(counts={}, summary="")
     draft = artifact.begin(os.path.join(home, "tokens"), "tokens", {}, [made])
     assert isinstance(draft, artifact.Draft)
-    documents = [
-        Document(str(number), "", np.asarray(ids, np.uint32), 0)
-        for number, ids in enumerate(learned.encode_batch(texts))
-    ]
-    for split, part in (("train", documents[held_out:]), ("validation", documents[:held_out])):
+    for split, texts in (("train", training), ("validation", held_out)):
+        documents = [
+            Document(str(number), "", np.asarray(ids, np.uint32), len(text.encode()))
+            for number, (text, ids) in enumerate(zip(texts, learned.encode_batch(texts), strict=True))
+        ]
         os.mkdir(draft.path(split))
-        write_shard(draft.path(split, "shard-00000"), part, learned.special(END_OF_TEXT), learned.vocabulary)
-        write_windows(draft.path(split, "shard-00000"), part, "stream", LENGTH)
+        write_shard(draft.path(split, "shard-00000"), documents, learned.special(END_OF_TEXT), learned.vocabulary)
+        write_windows(draft.path(split, "shard-00000"), documents, packing, LENGTH)
     draft.commit(counts={}, summary="")
+    return learned
 
 
-def bare(recipe_path: str, steps: int, threads: int) -> Speed:
-    """What one would write without a platform."""
+def bare(recipe_path: str, steps: int, threads: int, compiled: bool = False) -> tuple[list[float], list[float]]:
+    """What one would write without a platform. Returns the seconds and the loss of each step."""
     import torch
 
     from webtochat import recipe
@@ -98,23 +104,27 @@ def bare(recipe_path: str, steps: int, threads: int) -> Speed:
         lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True,
     )  # fmt: skip
     order, windows = Order((len(split),), (1.0,), settings.seed), settings.batch_tokens // LENGTH
-    seconds = []
+    forward = torch.compile(model) if compiled else model
+    seconds, losses = [], []
     for step in range(steps):
         began = time.perf_counter()
         batch = share(lambda number: split.window(number, separator), order, step * windows, windows)
-        loss = model(batch.tokens_BT, batch.documents_BT, batch.targets_BT) / batch.targets_BT.numel()
+        documents_BT = batch.documents_BT if settings.mask_documents else None
+        loss = forward(batch.tokens_BT, documents_BT, batch.targets_BT) / batch.targets_BT.numel()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
         seconds.append(time.perf_counter() - began)
-    return Speed(settings.batch_tokens / statistics.median(seconds[WARM:]), loss.item())
+    return seconds, losses
 
 
-def bare_apart(recipe_path: str, steps: int, threads: int) -> Speed:
-    command = [sys.executable, "-W", "ignore", __file__, "--bare", recipe_path, "--steps", str(steps)]
-    done = subprocess.run([*command, "--threads", str(threads)], capture_output=True, text=True, check=True)
-    return Speed(*json.loads(done.stdout.splitlines()[-1]))
+def bare_apart(recipe_path: str, options: argparse.Namespace) -> Speed:
+    command = [sys.executable, "-W", "ignore", __file__, "--bare", recipe_path, "--steps", str(options.steps)]
+    done = subprocess.run([*command, "--threads", str(options.threads)], capture_output=True, text=True, check=True)
+    seconds, losses = json.loads(done.stdout.splitlines()[-1])
+    return Speed(options.batch_tokens / statistics.median(seconds[WARM:]), losses[-1])
 
 
 def ours(run: Any) -> Speed:
@@ -161,14 +171,14 @@ def compare(options: argparse.Namespace, workspace: str) -> None:
     }  # fmt: skip
     path = os.path.join(workspace, "speed.yaml")
     Path(path).write_text(json.dumps(tree))
-    commit_tokens(workspace, "speed")
+    commit_tokens(workspace, "speed", library()[1:], library()[:1])
     found: dict[str, list[Speed]] = {"bare": [], "ours": []}
     with started(path, []) as run:
         say = run.screen.stream
         run.screen = type(run.screen)(open(os.devnull, "w"))  # noqa: SIM115 (until the end)
         for number in range(options.rounds):
             for name in ("bare", "ours") if number % 2 == 0 else ("ours", "bare"):
-                speed = ours(run) if name == "ours" else bare_apart(path, options.steps, options.threads)
+                speed = ours(run) if name == "ours" else bare_apart(path, options)
                 found[name].append(speed)
                 print(f"round {number + 1} {name}: {speed.tokens_per_second:,.0f} tok/s", file=say, flush=True)
     told = report(options, found)

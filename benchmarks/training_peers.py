@@ -1,0 +1,146 @@
+"""transformers' Trainer and nanochat on windows that webtochat wrote. Runs in the peers' environment
+(requirements/peers.txt), and knows nothing of webtochat: a folder in, a JSON file out.
+
+python benchmarks/training_peers.py trainer folder made.json 2 1
+python benchmarks/training_peers.py nanochat folder made.json 2 ../nanochat
+python benchmarks/training_peers.py nanochat-quality folder made.json 2 ../nanochat --depth=4 --num-iterations=100
+
+The folder holds `windows.npy` (int32, windows in order × positions + 1), `model/` (Hugging Face) and `settings.json`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def read(folder: str, threads: str) -> tuple[dict[str, Any], torch.Tensor]:
+    torch.set_num_threads(int(threads))
+    torch.set_flush_denormal(True)
+    settings = json.loads(Path(folder, "settings.json").read_text())
+    return settings, torch.from_numpy(np.load(Path(folder, "windows.npy")).astype(np.int64))
+
+
+def write(made: str, ends: list[float], losses: list[torch.Tensor], version: str) -> None:
+    seconds = [later - earlier for earlier, later in itertools.pairwise(ends)]
+    told = {"seconds": seconds, "losses": [loss.item() for loss in losses], "version": version}
+    Path(made).write_text(json.dumps(told))
+
+
+def trainer(folder: str, made: str, threads: str, compiled: str) -> None:
+    """With the recipe's AdamW, on whole windows, and nothing written or logged."""
+    import transformers
+    from transformers import Qwen3ForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+    settings, windows = read(folder, threads)
+    ends: list[float] = []
+    losses: list[torch.Tensor] = []
+
+    class Watched(Trainer):
+        def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
+            losses.append(super().training_step(*arguments, **named))
+            return losses[-1]
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    rows = [{"input_ids": row[:-1], "labels": row[1:], "shift_labels": row[1:]} for row in windows]
+    model = Qwen3ForCausalLM.from_pretrained(f"{folder}/model", dtype=torch.float32, attn_implementation="sdpa")
+    arguments = TrainingArguments(
+        output_dir=f"{folder}/trainer", per_device_train_batch_size=settings["windows_per_step"], num_train_epochs=1,
+        train_sampling_strategy="sequential", learning_rate=settings["lr"], lr_scheduler_type="constant",
+        optim="adamw_torch_fused", adam_beta1=settings["beta1"], adam_beta2=settings["beta2"],
+        weight_decay=settings["weight_decay"], max_grad_norm=settings["clip"], torch_compile=compiled == "1",
+        use_cpu=True, dataloader_num_workers=0, dataloader_pin_memory=False, remove_unused_columns=False,
+        logging_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    Watched(model=model, args=arguments, train_dataset=rows, callbacks=[Clock()]).train()
+    write(made, ends, losses, transformers.__version__)
+
+
+def nanochat(folder: str, made: str, threads: str, checkout: str) -> None:
+    """Its model at the same depth, width and heads, compiled as its script does, with its optimizer's own settings."""
+    sys.path.insert(0, checkout)
+    from nanochat.gpt import GPT, GPTConfig
+
+    settings, windows = read(folder, threads)
+    config = settings["config"]
+    model = GPT(GPTConfig(
+        sequence_len=windows.shape[1] - 1, vocab_size=config["vocabulary"], n_layer=config["depth"],
+        n_head=config["heads"], n_kv_head=config["kv_heads"], n_embd=config["width"],
+    ))  # fmt: skip
+    model.init_weights()
+    optimizer = model.setup_optimizer()
+    compiled = torch.compile(model, dynamic=False)
+    ends, losses = [time.perf_counter()], []
+    for batch in windows.split(settings["windows_per_step"]):
+        loss = compiled(batch[:, :-1].contiguous(), batch[:, 1:].contiguous())
+        loss.backward()
+        optimizer.step()
+        model.zero_grad(set_to_none=True)
+        losses.append(loss.detach())
+        ends.append(time.perf_counter())
+    write(made, ends, losses, "")
+
+
+def nanochat_quality(folder: str, made: str, threads: str, checkout: str, *settings: str) -> None:
+    """Its own script on `passages.json` (training, held_out, pattern) through the tokenizer in `tokenizer.tiktoken`,
+    then the loss on the rows of `held-out.npy`: [N, positions + 1] ids, -1 where a passage has ended."""
+    import base64
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import tiktoken
+
+    home = Path(folder, "nanochat")
+    os.environ |= {"NANOCHAT_BASE_DIR": str(home), "OMP_NUM_THREADS": threads}
+    sys.path.insert(0, checkout)
+    from nanochat.checkpoint_manager import build_model, find_last_step
+    from nanochat.dataset import DATA_DIR
+    from nanochat.tokenizer import SPECIAL_TOKENS, RustBPETokenizer
+
+    read = json.loads(Path(folder, "passages.json").read_text())
+    lines = [line.split() for line in Path(folder, "tokenizer.tiktoken").read_bytes().splitlines()]
+    ranks = {base64.b64decode(token): int(number) for token, number in lines}
+    special = {name: len(ranks) + number for number, name in enumerate(SPECIAL_TOKENS)}
+    encoding = tiktoken.Encoding("given", pat_str=read["pattern"], mergeable_ranks=ranks, special_tokens=special)
+    RustBPETokenizer(encoding, SPECIAL_TOKENS[0]).save(str(home / "tokenizer"))
+    sizes = torch.tensor([*(len(token) for token in ranks), *(0 for _ in special)], dtype=torch.int32)
+    torch.save(sizes, home / "tokenizer" / "token_bytes.pt")
+    os.makedirs(DATA_DIR, exist_ok=True)
+    for number, part in enumerate(("training", "held_out")):  # the last file is held out
+        pq.write_table(pa.table({"text": read[part]}), f"{DATA_DIR}/shard_{number:05d}.parquet", row_group_size=1024)
+    command = [sys.executable, "-W", "ignore", "-m", "scripts.base_train", *settings]
+    command += ["--eval-every=-1", "--core-metric-every=-1", "--sample-every=-1", "--model-tag=given"]
+    began = time.perf_counter()
+    subprocess.run(command, check=True, cwd=checkout)
+    seconds = time.perf_counter() - began
+    checkpoints = str(home / "base_checkpoints" / "given")
+    model, _, _ = build_model(checkpoints, find_last_step(checkpoints), torch.device("cpu"), "eval")
+    rows = torch.from_numpy(np.load(Path(folder, "held-out.npy")).astype(np.int64))
+    with torch.no_grad():
+        nats = sum(
+            model(part[:, :-1].clamp(min=0), part[:, 1:].contiguous(), loss_reduction="sum").item()
+            for part in rows.split(16)
+        )
+    counts = model.num_scaling_params()
+    figures = {"parameters": counts["total"], "multiplied": model.num_matmul_params(), "nats": nats, "seconds": seconds}
+    Path(made).write_text(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    known = {"trainer": trainer, "nanochat": nanochat, "nanochat-quality": nanochat_quality}
+    known[sys.argv[1]](*sys.argv[2:])
