@@ -8,8 +8,15 @@ import re
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from webtochat.errors import UserError
+
+
+class Section(BaseModel):
+    """A part of a recipe. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
 def read(path: str, overrides: list[str]) -> dict[str, Any]:

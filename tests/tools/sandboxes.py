@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from webtochat.errors import UserError
-from webtochat.recipe import PythonTool
+from webtochat.recipe_tools import PythonTool
 from webtochat.tools import bubblewrap
 
 BACKENDS = ("monty", "bubblewrap")

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from webtochat.recipe import Fetch
+from webtochat.recipe_tools import Fetch
 from webtochat.tools.addresses import LONGEST, Refused, is_public, parsed
 from webtochat.tools.web import FetchError, Network, fetch
 

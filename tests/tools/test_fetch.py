@@ -14,7 +14,7 @@ from pathlib import Path
 import httpcore
 import pytest
 
-from webtochat.recipe import Fetch
+from webtochat.recipe_tools import Fetch
 from webtochat.tools.addresses import is_public
 from webtochat.tools.web import FetchError, Network, fetch
 

@@ -16,7 +16,8 @@ import ray
 from webtochat import artifact, storage
 from webtochat.artifact import Artifact, Draft
 from webtochat.errors import UserError
-from webtochat.recipe import Index, Recipe
+from webtochat.recipe import Recipe
+from webtochat.recipe_tools import Index
 from webtochat.run import Run, Screen
 from webtochat.tools import index as making
 from webtochat.tools import stage

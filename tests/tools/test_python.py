@@ -13,7 +13,7 @@ import pytest
 from sandboxes import BACKENDS, section
 
 from webtochat.errors import UserError
-from webtochat.recipe import PythonTool
+from webtochat.recipe_tools import PythonTool
 from webtochat.tools import bubblewrap, monty, seccomp
 from webtochat.tools.python import Python, run
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from webtochat.recipe import Tools
+from webtochat.recipe_tools import Tools
 from webtochat.tokens import tokenizer as bpe
 from webtochat.tokens.chat import parse, render
 from webtochat.tokens.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from webtochat.errors import UserError
-from webtochat.recipe import Fetch, Index, Tools, WebTool
+from webtochat.recipe_tools import Fetch, Index, Tools, WebTool
 from webtochat.tools import search
 from webtochat.tools.index import Document, SearchIndex, write_meta, write_segment
 from webtochat.tools.pages import OpenPage, passages, windows

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from webtochat.errors import UserError
-from webtochat.recipe import PythonTool
+from webtochat.recipe_tools import PythonTool
 from webtochat.tools import seccomp
 from webtochat.tools.tool import Excerpt, ToolResult
 

@@ -22,7 +22,7 @@ from tantivy import Filter, Occur, Query, TextAnalyzer, TextAnalyzerBuilder, Tok
 
 from webtochat import storage
 from webtochat.errors import UserError
-from webtochat.recipe import Index
+from webtochat.recipe_tools import Index
 
 META = "meta.json"
 PLAIN = "words"

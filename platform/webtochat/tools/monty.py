@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic_monty import Monty, MontyCrashedError, MontyError, MontyRuntimeError, MontySyntaxError
 
-from webtochat.recipe import PythonTool
+from webtochat.recipe_tools import PythonTool
 from webtochat.tools.tool import Excerpt, ToolResult
 
 GRACE = 1.0

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urldefrag
 
 from webtochat.errors import UserError
-from webtochat.recipe import WebTool
+from webtochat.recipe_tools import WebTool
 from webtochat.tools.index import Document, SearchIndex
 from webtochat.tools.tool import ToolResult
 from webtochat.tools.web import PUBLIC, FetchError, Network, fetch

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from webtochat.recipe import PythonTool
+from webtochat.recipe_tools import PythonTool
 from webtochat.tools import bubblewrap, monty
 from webtochat.tools.tool import ToolResult, shortened
 

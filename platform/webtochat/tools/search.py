@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from webtochat.errors import UserError
-from webtochat.recipe import WebTool
+from webtochat.recipe_tools import WebTool
 from webtochat.tools.index import Found, SearchIndex
 from webtochat.tools.tool import ToolResult, shortened
 

@@ -12,7 +12,7 @@ from webtochat.artifact import Artifact
 from webtochat.curate.parts import read_part
 from webtochat.curate.stage import spread
 from webtochat.errors import UserError
-from webtochat.recipe import Index
+from webtochat.recipe_tools import Index
 from webtochat.run import Run
 from webtochat.tools.index import Document, batches, write_meta, write_segment
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from webtochat.recipe import Tools
+from webtochat.recipe_tools import Tools
 
 ERROR_CHARACTERS = 400
 

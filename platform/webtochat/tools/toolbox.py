@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webtochat.recipe import Tools
+from webtochat.recipe_tools import Tools
 from webtochat.tools.index import SearchIndex
 from webtochat.tools.pages import OpenPage
 from webtochat.tools.python import Python

@@ -25,7 +25,7 @@ from webtochat import __version__
 from webtochat.crawl.decoding import decoded
 from webtochat.curate.extract import ExtractionError, decode
 from webtochat.curate.guard import GuardedExtraction
-from webtochat.recipe import Fetch
+from webtochat.recipe_tools import Fetch
 from webtochat.tools.addresses import Refused, Target, is_public, parsed
 
 HTML = ("text/html", "application/xhtml+xml")
