@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from webtochat import storage
 from webtochat.errors import UserError
 from webtochat.tokens.mixture import Corpus, Mixture
 from webtochat.tokens.shards import Document, write_shard, write_windows
@@ -53,6 +55,16 @@ def test_alone_a_corpus_comes_in_its_own_order(tmp_path: Path) -> None:
     count = len(alone.splits[0])
     mine = [number for number in mixed.order(1).windows(0, 3 * count) if number < count]
     assert mine == alone.order(1).windows(0, len(mine))
+
+
+def test_a_corpus_may_be_remote(tmp_path: Path, bucket: str) -> None:
+    one = corpus(tmp_path / "a", 1, 20)
+    storage.upload_directory(str(tmp_path / "a"), f"{bucket}/a")
+    there = Mixture((Corpus("a", f"{bucket}/a", uuid.uuid4().hex, 1),), LENGTH, 64)
+    here = Mixture((one,), LENGTH, 64)
+    assert there.order(1) == here.order(1)
+    assert np.array_equal(there.window(5, 0).tokens, here.window(5, 0).tokens)
+    assert there.sources(5)["corpus"] == f"{bucket}/a"
 
 
 def test_what_cannot_be_mixed_is_one_line(tmp_path: Path) -> None:
