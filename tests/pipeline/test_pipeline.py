@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.inference import imported
+
+from webtochat import recipe as recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -23,8 +26,12 @@ STAGES = ["crawl", "measure", "curate", "index", "tokenizer", "tokens", "pretrai
 
 
 def pipeline(workspace: Path, *arguments: str) -> subprocess.Popen[str]:
+    return job("recipes/demo.yaml", f"workspace={workspace}", *SMALL, *arguments)
+
+
+def job(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "jobs/pipeline.py", "recipes/demo.yaml", f"workspace={workspace}", *SMALL, *arguments],
+        [sys.executable, "jobs/pipeline.py", *arguments],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -115,3 +122,22 @@ def test_the_parent_run_has_a_child_for_each_stage(undisturbed: tuple[Path, str]
     assert len(parents) == 1 and children == set(STAGES)
     pretrain = next(run for run in runs if run.info.run_name == "pretrain")
     assert len(client.get_metric_history(pretrain.info.run_id, "loss")) > 3
+
+
+def test_from_an_imported_model_nothing_before_it_is_made(tmp_path: Path) -> None:
+    """Imported, fine-tuned by one epoch of LoRA, evaluated; and the same again is reused."""
+    import pipeline as jobs
+
+    data = [{"path": str(tmp_path / "chats.jsonl"), "weight": 100}]
+    settings = {"epochs": 1, "lora": {"rank": 16}, "lr": 1e-2, "sequence_length": 64, "batch_tokens": 128}
+    path = imported.recipe(tmp_path, sft={"data": data, "validation_percent": 0, **settings})
+    stages = ["pretrain", "sft", "evaluate"]
+    assert jobs.stages_of(recipes.load(str(path)), None) == stages
+    assert jobs.stages_of(recipes.load(str(path), ["pretrain.tokens=1000"]), None) == STAGES
+    output = finished(job(str(path)))
+    assert sorted(folder.parent.name for folder in (tmp_path / "x").glob("*/manifest.json")) == sorted(stages)
+    assert "no held-out bits per byte" in output and "facts 100 %" in output and "imported" in output
+    assert finished(job(str(path)), 60).count("reused (") >= len(stages)
+    process = job(str(path), "--until", "curate")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2 and "this recipe's stages are pretrain, sft, evaluate" in output

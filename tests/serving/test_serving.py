@@ -12,6 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import openai
@@ -37,8 +39,9 @@ def recipe(tmp_path_factory):
     return tiny.workspace(tmp_path_factory.mktemp("serving"), serve={"temperature": 0.0})
 
 
-@pytest.fixture(scope="module")
-def server(recipe):
+@contextmanager
+def served(recipe: Path) -> Iterator[int]:
+    """Its port, as long as it runs."""
     root, port = recipe.parent, free_port()
     said = root / "said"
     with said.open("w") as screen:
@@ -62,8 +65,18 @@ def server(recipe):
 
 
 @pytest.fixture(scope="module")
+def server(recipe):
+    with served(recipe) as port:
+        yield port
+
+
+def client_of(port: int) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+@pytest.fixture(scope="module")
 def client(server):
-    return openai.OpenAI(base_url=f"http://127.0.0.1:{server}/v1", api_key="none", max_retries=0, timeout=60)
+    return client_of(server)
 
 
 def ask(text: str) -> list[dict]:

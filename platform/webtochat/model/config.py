@@ -44,7 +44,10 @@ class ModelConfig:
         for name, held in asdict(self).items():
             told = getattr(model, name, None) if name in model.model_fields_set else None
             if told not in (None, held):
-                raise UserError(f"model.{name}={told}, but the model of pretrain.start has {held}: leave the key out")
+                raise UserError(
+                    f"model.{name}={told}, but the model of pretrain.start has {held}: leave it out (model={{}} leaves "
+                    "out all)"
+                )
 
     @property
     def parameters(self) -> int:
