@@ -159,7 +159,7 @@ def look_up(run: Run, entry: Entry, inputs: list[Artifact], halving: Halving | N
         entry.made = begun
         run.screen.say(f"  {entry.trial.name}: reused")
     elif entry.record.stopped is not None:
-        storage.delete(begun.scratch())
+        storage.delete(scratch(entry))
         if entry.record.stopped == halving:
             run.screen.say(f"  {entry.trial.name}: {entry.ended}")
         else:
@@ -172,10 +172,9 @@ def train(run: Run, entries: list[Entry], parent: StageRun, concurrent: int | No
     if due:
         tuned(run, entries, due, parent, concurrent or at_once(run), halving)
     for entry in due:
-        directory = storage.join(entry.directory, "pretrain")
-        entry.made = artifact.find(directory)
+        entry.made = artifact.find(storage.join(entry.directory, "pretrain"))
         if entry.record.stopped is not None:
-            storage.delete(storage.join(directory, artifact.SCRATCH))
+            storage.delete(scratch(entry))  # its workers may have written on for a second
     if not any(entry.made for entry in entries):
         raise UserError(f"no trial came to its end: {entries[0].ended}")
 
@@ -202,15 +201,19 @@ def tuned(
         }
         for each in due
     ]  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="webtochat-sweep-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="webtochat-sweep-") as aside:
         tuner = tune.Tuner(
             # The trial itself only waits: its workers ask for the CPUs and GPUs. (Tune wants something asked for.)
             tune.with_resources(train_trial, {"memory": 1}),
             param_space={"trial": tune.grid_search(space)},
             tune_config=tune.TuneConfig(max_concurrent_trials=concurrent, scheduler=scheduler),
-            run_config=tune.RunConfig(storage_path=scratch, name="sweep", verbose=0),
+            run_config=tune.RunConfig(storage_path=aside, name="sweep", verbose=0),
         )
         watch(run, tuner, messages, parent, {entry.trial.name: entry for entry in due})
+
+
+def scratch(entry: Entry) -> str:
+    return storage.join(entry.directory, "pretrain", artifact.SCRATCH)
 
 
 def absolute(path: str) -> str:
@@ -286,6 +289,7 @@ def hear(
     elif what == "stopped":
         (entry.record.stopped,) = told
         entry.record.write(entry.directory)
+        storage.delete(scratch(entry))
         run.screen.say(f"  {name}: {entry.ended}")
         if name in children:
             children.pop(name).end("KILLED", f"{entry.ended} bits per byte: not among the best of its rung")

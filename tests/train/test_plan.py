@@ -11,8 +11,9 @@ from webtochat import recipe
 from webtochat.errors import UserError
 from webtochat.model.config import ModelConfig
 from webtochat.model.transformer import Transformer
-from webtochat.recipe import Model, Recipe
-from webtochat.train.plan import activation_bytes, plan, table
+from webtochat.recipe import Model, Pretrain, Recipe
+from webtochat.train.optimizer import at_width
+from webtochat.train.plan import activation_bytes, budget, plan, table
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -60,6 +61,20 @@ def test_hours_and_steps() -> None:
     assert three.hours == pytest.approx(made.hours * 2 / 3 * 18 / 16)
     parts = plan(settings(pretrain={"batch_tokens": 8192}, cluster={"device_batch_tokens": 1024}), 1, "L4", 0.5)
     assert (parts.device_tokens, parts.passes) == (1024, 8)
+
+
+def test_a_budget_by_the_models_size() -> None:
+    """One function for the plan and the stage: whole steps that first reach it."""
+    by_size = settings(model={"depth": 4}, pretrain={"tokens_per_parameter": 20, "batch_tokens": 8192})
+    made = plan(by_size, 1, "H100", 0.4)
+    assert (8192 // 512, made.steps) == budget(by_size, made.config)
+    assert made.tokens - made.step_tokens < 20 * made.config.parameters <= made.tokens
+
+
+def test_a_learning_rate_by_the_models_width() -> None:
+    given = Pretrain(lr=1e-2, lr_width=96)
+    assert (at_width(given, 96).lr, at_width(given, 192).lr) == (1e-2, 5e-3)
+    assert at_width(Pretrain(lr=1e-2), 192).lr == 1e-2
 
 
 @pytest.mark.parametrize(("sections", "device", "told"), [

@@ -25,8 +25,8 @@ def points(values: list[float]) -> list[Point]:
 @pytest.mark.parametrize(("irreducible", "exponent"), [(2.0, 0.15), (0.0, 0.08), (3.0, 0.4), (1.5, 1.0)])
 def test_a_law_is_found_again(irreducible: float, exponent: float) -> None:
     law = fit(COMPUTE, losses(irreducible, exponent))
-    assert law.irreducible == pytest.approx(irreducible, abs=0.01)
-    assert law.exponent == pytest.approx(exponent, rel=0.01)
+    assert law.irreducible == pytest.approx(irreducible, abs=0.05)
+    assert law.exponent == pytest.approx(exponent, rel=0.02)
     assert law(2e14) == pytest.approx(losses(irreducible, exponent, [2e14])[0], rel=1e-3)
 
 

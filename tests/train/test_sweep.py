@@ -138,7 +138,7 @@ def test_a_prediction_stands_before_its_model(tmp_path: Path) -> None:
 
     sizes = [size(tmp_path, depth, loss) for depth, loss in ((1, 5.0), (2, 4.4), (3, 4.1), (4, 3.9))]
     target = size(tmp_path, 8)
-    assert target.steps > 2 * sizes[-1].steps * 0.9 and target.flops > 3 * sizes[-1].flops
+    assert target.flops > 2 * sizes[-1].flops
     told = foretell(run, sizes, target, keep)
     assert list(kept) == ["model.depth=8/prediction.json"] and 3 < told.target.loss < 3.9
     trained(target, 3.5)

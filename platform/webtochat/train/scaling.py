@@ -40,35 +40,38 @@ class Law:
 
 def fit(flops: list[float], losses: list[float]) -> Law:
     """The law with the least Huber loss of relative residuals, E and A not negative. For a given α the other two follow
-    by weighted least squares, so all α of a fine grid are solved for at once and the best is taken: no starting point
+    by weighted least squares, so a grid of α is solved for at once, then a finer one about the best: no starting point
     to choose. Raises ValueError for fewer than three points."""
-    if len(flops) < LEAST or len(set(flops)) < LEAST:
+    if len(set(flops)) < LEAST:
         raise ValueError(f"a law has three unknowns: {len(set(flops))} sizes do not tell them")
     compute, loss = np.asarray(flops, float), np.asarray(losses, float)
     middle = float(np.exp(np.log(compute).mean()))
-    exponents = np.geomspace(0.005, 2, 4000)
-    falling = (compute / middle) ** -exponents[:, None] / loss  # [exponents, points]; residual: E / L + A · this - 1
-    constant = np.broadcast_to(1 / loss, falling.shape)
+    exponents = np.geomspace(0.005, 2, 200)
+    for _ in range(2):
+        falling = (compute / middle) ** -exponents[:, None]
+        irreducible, scale, huber = _solved(1 / np.broadcast_to(loss, falling.shape), falling / loss)
+        best = int(huber.argmin())
+        law = Law(float(irreducible[best]), float(scale[best] * middle ** exponents[best]), float(exponents[best]))
+        exponents = np.geomspace(exponents[max(best - 1, 0)], exponents[min(best + 1, len(exponents) - 1)], 200)
+    return law
+
+
+def _solved(constant: np.ndarray, falling: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """E and A of each row, such that constant · E + falling · A is near 1 in each column, and the Huber loss left over:
+    by least squares whose weights follow from the residuals."""
     weights = np.ones_like(falling)
-    for _ in range(100):
-        irreducible, scale = _solved(constant, falling, weights)
+    for _ in range(200):
+        cc, cf, ff = ((weights * product).sum(1) for product in (constant**2, constant * falling, falling**2))
+        c, f = (weights * constant).sum(1), (weights * falling).sum(1)
+        determinant = cc * ff - cf**2
+        irreducible, scale = (c * ff - f * cf) / determinant, (f * cc - c * cf) / determinant
+        below, flat = irreducible < 0, scale < 0
+        irreducible, scale = np.where(below, 0, irreducible), np.where(below, f / ff, scale)
+        irreducible, scale = np.where(flat, c / cc, irreducible), np.where(flat, 0, scale)
         residuals = np.abs(irreducible[:, None] * constant + scale[:, None] * falling - 1)
         weights = np.minimum(1, DELTA / np.maximum(residuals, 1e-12))
-    huber = np.where(residuals < DELTA, residuals**2 / 2, DELTA * (residuals - DELTA / 2)).sum(1)
-    best = int(huber.argmin())
-    exponent = float(exponents[best])
-    return Law(float(irreducible[best]), float(scale[best] * middle**exponent), exponent)
-
-
-def _solved(constant: np.ndarray, falling: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """E and A of each row by weighted least squares on constant · E + falling · A = 1, neither below zero."""
-    cc, cf, ff = ((weights * product).sum(1) for product in (constant**2, constant * falling, falling**2))
-    c, f = (weights * constant).sum(1), (weights * falling).sum(1)
-    determinant = cc * ff - cf**2
-    irreducible, scale = (c * ff - f * cf) / determinant, (f * cc - c * cf) / determinant
-    below, flat = irreducible < 0, scale < 0
-    irreducible, scale = np.where(below, 0, irreducible), np.where(below, f / ff, scale)
-    return np.where(flat, c / cc, irreducible), np.where(flat, 0, scale)
+    huber = np.where(residuals < DELTA, residuals**2 / 2, DELTA * (residuals - DELTA / 2))
+    return irreducible, scale, huber.sum(1)
 
 
 class Prediction(BaseModel):
