@@ -265,9 +265,9 @@ class Tokens(Section):
     validation_percent: float = 1.0
     """Of documents, by hash of their id."""
     sequence_length: int = Field(2048, ge=1)
-    packing: Literal["best-fit", "stream"] = "best-fit"
-    """best-fit: documents shorter than a window are never cut (Ding et al. 2024). stream: documents end to end, cut
-    wherever a window ends."""
+    packing: Literal["stream", "best-fit"] = "stream"
+    """stream: documents end to end, cut wherever a window ends. best-fit: documents that fit into a window stay whole
+    (Ding et al. 2024). benchmarks/packing.py compares what models learn from them."""
 
 
 # model and training --------------------------------------------------------------------------------------------------

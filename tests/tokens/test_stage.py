@@ -52,7 +52,7 @@ DOCUMENTS = [document(number) for number in range(FILES * PER_FILE)]
 def run_of(workspace: Path, tokenizer: dict[str, object] | None = None, **tokens: object) -> Run:
     recipe = Recipe.model_validate({
         "name": "x", "workspace": str(workspace), "tokenizer": {"vocabulary": 512, **(tokenizer or {})},
-        "tokens": {"sequence_length": 64, "validation_percent": 10, **tokens},
+        "tokens": {"sequence_length": 64, "validation_percent": 10, "packing": "best-fit", **tokens},
     })  # fmt: skip
     return Run(recipe, Screen(io.StringIO()))
 
