@@ -297,6 +297,8 @@ class Optimizer(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: for the matrices of the blocks; AdamW for the rest."""
     lr: float = 3e-3
+    embedding_lr: float = Field(1.0, gt=0)
+    """Times `lr`: of embeddings and output layer."""
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95

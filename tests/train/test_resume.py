@@ -69,7 +69,7 @@ def test_killed_twice_it_makes_the_same_model(workspace: Path, tmp_path: Path) -
 def small(width: int = 8) -> tuple[torch.nn.Module, list[torch.optim.Optimizer]]:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Linear(width, 1))
-    return model, [adamw(model.parameters(), Optimizer())]
+    return model, [adamw(dict(model.named_parameters()), Optimizer())]
 
 
 def saved(directory: Path, steps: list[int], keep: int = 2) -> tuple[torch.nn.Module, list[torch.optim.Optimizer]]:

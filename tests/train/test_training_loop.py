@@ -40,10 +40,18 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
 
 def test_decay_falls_on_matrices_only() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4, bias=False), torch.nn.RMSNorm(4))
-    groups = adamw(model.parameters(), Optimizer(weight_decay=0.3)).param_groups
+    groups = adamw(dict(model.named_parameters()), Optimizer(weight_decay=0.3)).param_groups
     assert {tuple(p.shape): group["weight_decay"] for group in groups for p in group["params"]} == {
         (4, 4): 0.3, (4,): 0.0,
     }  # fmt: skip
+
+
+def test_embeddings_may_learn_faster_and_decay_as_much() -> None:
+    model = torch.nn.ModuleDict({"embed_tokens": torch.nn.Embedding(4, 2), "inner": torch.nn.Linear(2, 2, bias=False)})
+    ends, inner = adamw(dict(model.named_parameters()), Optimizer(weight_decay=0.3, embedding_lr=3)).param_groups
+    assert (ends["times"], inner["times"]) == (3.0, 1.0)
+    assert ends["times"] * ends["weight_decay"] == pytest.approx(inner["weight_decay"])
+    assert ends["params"] == [model["embed_tokens"].weight]
 
 
 def test_the_loss_falls_and_validation_is_told_before_and_after(workspace: Path, tmp_path: Path) -> None:

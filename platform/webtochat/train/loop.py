@@ -179,7 +179,7 @@ def train(
         lr = lr_at(state.step)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("times", 1.0)
         ask = first and not noticed and time.perf_counter() - asked >= plan.notice_seconds
         asked = time.perf_counter() if ask else asked
         taken = take_step(model, optimizers, share, loss, plan.clip, world, ask)

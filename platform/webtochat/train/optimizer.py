@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,10 @@ def optimizers(model: nn.Module, settings: Optimizer) -> list[torch.optim.Optimi
     """AdamW for all; or Muon for the matrices of the blocks, and AdamW for embeddings, output layer and gains."""
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
     if settings.optimizer == "adamw":
-        return [adamw(trained.values(), settings)]
+        return [adamw(trained, settings)]
     inner = {name: each for name, each in trained.items() if ".layers." in name and each.dim() == 2}
     muon = Muon(inner.values(), settings.lr, settings.weight_decay)
-    return [muon, adamw([each for name, each in trained.items() if name not in inner], settings)]
+    return [muon, adamw({name: each for name, each in trained.items() if name not in inner}, settings)]
 
 
 class Muon(torch.optim.Optimizer):
@@ -63,14 +63,19 @@ def orthogonal(matrices_NRC: Tensor, steps: int = 5) -> Tensor:
     return (x_NRC.mT if wide else x_NRC).to(matrices_NRC.dtype)
 
 
-def adamw(weights: Iterable[Tensor], settings: Optimizer) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019), fused. Weight decay falls on matrices only: not on norms' gains."""
-    trained = list(weights)
+def adamw(trained: Mapping[str, Tensor], settings: Optimizer) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019), fused. Weight decay falls on matrices only, not on norms' gains, and as much
+    on embeddings as on others, whatever `times` their learning rate is the others'."""
+    ends = [each for name, each in trained.items() if "embed_tokens" in name or "lm_head" in name]
+    matrices = [each for each in trained.values() if each.dim() >= 2 and not any(each is end for end in ends)]
+    gains = [each for each in trained.values() if each.dim() < 2]
+    times = settings.embedding_lr
     groups = [
-        {"params": [each for each in trained if each.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [each for each in trained if each.dim() < 2], "weight_decay": 0.0},
+        {"params": ends, "weight_decay": settings.weight_decay / times, "times": times},
+        {"params": matrices, "weight_decay": settings.weight_decay, "times": 1.0},
+        {"params": gains, "weight_decay": 0.0, "times": 1.0},
     ]
-    fused = all(each.device.type in {"cpu", "cuda"} for each in trained)
+    fused = all(each.device.type in {"cpu", "cuda"} for each in trained.values())
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=fused,
