@@ -121,6 +121,13 @@ def test_errors_show_the_lines_that_the_model_wrote(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("last", ["eval('x = ')", "exec('def f(:')\n3", "x = 5; 1 / 0", "for n in [1]: 1 / 0"])
+def test_a_program_that_fails_ran_once(backend: str, last: str) -> None:
+    result = run(f"print('once')\n{last}", section(backend, seconds=20))
+    assert result.output == "once\n" and "Error" in (result.error or "")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_long_output_shows_its_beginning_and_its_end(backend: str) -> None:
     result = run("for n in range(10000): print(n)", section(backend, seconds=20, output_characters=200))
     assert result.output.startswith("0\n1\n") and result.output.endswith("9998\n9999\n") and len(result.output) < 260

@@ -25,6 +25,7 @@ from webtochat.tools import bubblewrap
 from webtochat.tools.python import run
 
 TOKEN = "canary-5f1d0c"
+PLATFORM = Path(__file__).resolve().parents[2] / "platform"
 RUNNER = bubblewrap.INSIDE.read_text()[:60]
 SECONDS = 1.0
 SLACK = 6.0
@@ -145,6 +146,37 @@ def test_the_canaries_sing_where_nothing_holds_a_program(canaries: Canaries, nam
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, close_fds=False)
     assert song in canaries.sang(done.stdout), done.stderr
     canaries.marker.unlink(missing_ok=True)
+
+
+def test_a_program_that_is_ended_while_it_starts_leaves_nothing() -> None:
+    section("bubblewrap")
+    for number in range(60):
+        result = run("import time\ntime.sleep(3600)", section("bubblewrap", seconds=0.002 * (number + 1)))
+        assert "stopped" in (result.error or "")
+    assert survivors() == []
+
+
+@pytest.mark.parametrize(("backend", "seconds"), [("bubblewrap", 600), ("monty", 5)])
+def test_a_killed_caller_takes_its_programs_with_it(backend: str, seconds: int) -> None:
+    """Monty's worker sees it when its own time is over."""
+    section(backend)
+    program = (
+        "from webtochat.recipe_tools import PythonTool\nfrom webtochat.tools.python import run\n"
+        "print('ready', flush=True)\n"
+        f"run('import time\\nwhile True: time.sleep(0.001)', PythonTool(backend={backend!r}, seconds={seconds}))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(PLATFORM)}, stdout=subprocess.PIPE
+    ) as caller:
+        assert caller.stdout is not None and caller.stdout.readline() == b"ready\n"
+        time.sleep(2)
+        within = psutil.Process(caller.pid).children(recursive=True)
+        assert within
+        caller.kill()
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and any(each.is_running() for each in within):
+        time.sleep(0.05)
+    assert [each for each in within if each.is_running()] == [] and survivors() == []
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -12,13 +12,17 @@ import os
 import re
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from webtochat.errors import UserError
 from webtochat.recipe_tools import PythonTool
@@ -79,8 +83,7 @@ def _run(code: str, section: PythonTool) -> ToolResult:
     try:
         output, errors, ended = _read(process, section)
     finally:
-        process.kill()  # bwrap's death is that of all within
-        process.wait()
+        _end(process)
         for stream in (process.stdout, process.stderr):
             assert stream is not None
             stream.close()
@@ -115,6 +118,19 @@ def _read(process: subprocess.Popen[bytes], section: PythonTool) -> tuple[str, s
     except subprocess.TimeoutExpired:
         return output, errors, False
     return output, errors, True
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends bwrap and all within. Its child goes first: it is the first process of the namespace, and the kernel ends
+    the others with it. (A child does not follow a bwrap that is killed before the two have settled so.)"""
+    if process.poll() is None:
+        process.send_signal(signal.SIGSTOP)  # else it might start its child while we look for it
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        with suppress(psutil.Error):
+            for child in psutil.Process(process.pid).children():
+                child.kill()
+        process.kill()
+    process.wait()
 
 
 @cache

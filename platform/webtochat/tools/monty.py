@@ -14,7 +14,7 @@ import tokenize
 from functools import lru_cache
 from typing import Literal
 
-from pydantic_monty import Monty, MontyCrashedError, MontyError, MontyRuntimeError, MontySyntaxError
+from pydantic_monty import Monty, MontyCrashedError, MontyError, MontyRuntimeError, MontySession, MontySyntaxError
 
 from webtochat.recipe_tools import PythonTool
 from webtochat.tools.tool import Excerpt, ToolResult
@@ -38,21 +38,16 @@ def run(code: str, section: PythonTool) -> ToolResult:
         limits={"max_feed_duration_secs": section.seconds, "max_memory": section.memory_mb << 20},
         os_policy={"sleep": "zero"},
     ) as session:
-        for program in (showing_last(code), code):
-            try:
-                session.feed_run(program + "\nNone", print_callback=printed)
-            except MontySyntaxError as problem:  # nothing ran: what was taken for an expression may be none
-                error = _told(problem, code)
-                continue
-            except MontyCrashedError:
-                error = f"stopped: it ran longer than {section.seconds:g} s, or the interpreter crashed"
-            except MontyRuntimeError as problem:
-                error = _limit(problem, section) or _told(problem, code)
-            except MontyError as problem:
-                error = str(problem)
-            else:
-                error = None
-            break
+        showing = showing_last(code)
+        program = showing if _is_python(showing, session) else code
+        try:
+            session.feed_run(program + "\nNone", print_callback=printed)
+        except MontyCrashedError:
+            error = f"stopped: it ran longer than {section.seconds:g} s, or the interpreter crashed"
+        except (MontyRuntimeError, MontySyntaxError) as problem:
+            error = _limit(problem, section) or _told(problem, code)
+        except MontyError as problem:
+            error = str(problem)
     return ToolResult(str(output), error)
 
 
@@ -64,9 +59,20 @@ def _pool(process: int, seconds: float) -> Monty:
     ).__enter__()
 
 
+def _is_python(program: str, session: MontySession) -> bool:
+    """Whether Monty can read a program, which it does before it runs the first line. That one ends it."""
+    try:
+        session.feed_run(f"raise ValueError\n{program}")
+    except MontySyntaxError:
+        return False
+    except MontyError:
+        return True
+    return True
+
+
 def showing_last(code: str) -> str:
-    """The program with its last statement printed as if it were an expression. It may be none: then this is no Python,
-    and fails before any of it runs. Found by tokens, as no parser of this process should read what a model wrote:
+    """The program with its last statement printed as if it were an expression. It may be none: then this is no Python.
+    Found by tokens, as no parser of this process should read what a model wrote:
     CPython's own may take very long over a few hundred characters."""
     start, first, depth, level, inner, fresh = (0, 0), "", 0, 0, 0, True
     try:
@@ -94,7 +100,7 @@ def showing_last(code: str) -> str:
     return f"{before}_ = ({last}\n)\nif _ is not None:\n    print(repr(_))"
 
 
-def _limit(problem: MontyRuntimeError, section: PythonTool) -> str | None:
+def _limit(problem: MontyRuntimeError | MontySyntaxError, section: PythonTool) -> str | None:
     """What stopped the program where that was a limit, which has no traceback."""
     message = problem.display("type-msg")
     if message.startswith("TimeoutError: feed time limit exceeded"):
