@@ -425,14 +425,6 @@ class Evaluate(Section):
     """Of the training shards, for the 5-gram models (~1.2 s a million)."""
     seed: int = 1
 
-    @field_validator("tasks")
-    @classmethod
-    def names_differ(cls, value: list[Task]) -> list[Task]:
-        names = [task.name for task in value]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two tasks are called {twice[0]}: give them name=")
-        return value
-
 
 class Serve(Section):
     host: str = "127.0.0.1"

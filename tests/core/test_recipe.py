@@ -105,13 +105,10 @@ def test_every_recipe_that_we_ship_loads(path: Path) -> None:
     recipe.load(str(path))
 
 
-def test_a_task_is_called_what_its_source_is_and_two_are_not_called_the_same(tmp_path: Path) -> None:
+def test_a_task_is_called_what_its_source_is(tmp_path: Path) -> None:
     sources = ["path: /x/copa.jsonl.gz", "path: python:own.tasks:sums", "path: hf://x/piqa", "{path: /y/*, name: z}"]
     loaded = recipe.load(written(tmp_path, "evaluate: {tasks: [" + ", ".join(sources) + "]}"))
     assert [task.name for task in loaded.evaluate.tasks] == ["copa", "sums", "piqa", "z"]
-    assert "two tasks are called a: give them name=" in refusal(
-        written(tmp_path, "evaluate: {tasks: [{path: /x/a.jsonl}, {path: /y/a.parquet}]}")
-    )
     assert "/y/*.jsonl gives no plain name: set name=" in refusal(
         written(tmp_path, "evaluate: {tasks: [{path: /y/*.jsonl}]}")
     )

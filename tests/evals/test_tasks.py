@@ -241,8 +241,12 @@ def test_what_scores_depend_on_is_known_without_where_it_lies(tmp_path: Path) ->
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "t.jsonl").write_text("{}\n")
         os.utime(tmp_path / folder / "t.jsonl", (1, 1))
-        known.append(tasks.identity(Task(path=f"{tmp_path}/{folder}/t.jsonl", few_shot=2), None))
-    assert known[0]["few_shot"] == 2 and known[0]["rows"]["files"][0][0] == "t.jsonl" and "path" not in known[0]
+        section = Evaluate.model_validate({"tasks": [{"path": f"{tmp_path}/{folder}/t.jsonl", "few_shot": 2}]})
+        known.append(tasks.identity(section, None))
+    assert known[0] == known[1] and known[0][0]["few_shot"] == 2
+    section.tasks *= 2
+    with pytest.raises(UserError, match=r"two of evaluate\.tasks are called t"):
+        tasks.identity(section, None)
 
 
 # sums ----------------------------------------------------------------------------------------------------------------

@@ -150,8 +150,11 @@ def test_tasks_are_scored_while_it_trains(cluster: None, home: Path, tmp_path: P
     assert [step for step, _, _ in told] == [0, 20, 40] and told[-1][1:] == (1.0, 1.0)
     assert "order: left out 1 rows: unknown form" in shown.getvalue()
     assert " | core 1.0000 | task/order 1.0000" in shown.getvalue() and made.manifest.counts["core"] == 1.0
+    assert made.manifest.counts["tasks_skipped"] == {"order": {"unknown_form": 1}}
     client = mlflow.MlflowClient(f"sqlite:///{home}/mlflow.db")
     assert len(client.get_metric_history(made.manifest.mlflow_run_id, "task/order")) == 3
+    with pytest.raises(UserError, match=r"evaluate\.tasks names none"):
+        pretrain(run_of(one_thread(home, name="scored", pretrain=settings["pretrain"]))[0])
     written.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(UserError, match=r"pretrain\.tasks: "):
         pretrain(run_of(one_thread(home, name="scored", **settings))[0])

@@ -46,8 +46,7 @@ def evaluate(run: Run) -> Artifact:
     sources, missing = rows.available(section.questions, run.recipe.miniweb)
     identity = run.recipe.identity("evaluate")
     identity["evaluate"]["questions"] = [rows.identity(source, run.recipe.miniweb) for source in sources]
-    scored, _ = rows.available(section.tasks, run.recipe.miniweb)
-    identity["evaluate"]["tasks"] = [tasks.identity(task, run.recipe.miniweb) for task in scored]
+    identity["evaluate"]["tasks"] = tasks.identity(section, run.recipe.miniweb)
     stage = run.begin("evaluate", identity, [each for each in (tokens, base, chat) if each is not None])
     if isinstance(stage, Artifact):
         return stage
@@ -104,9 +103,7 @@ def _start_scores(recipe: Recipe, tokens: Artifact | None, models: dict[str, Mod
     return ray.remote(_gathered).options(num_cpus=0).remote(bar, list(told), *told.values())
 
 
-def _gathered(
-    bar: dict[str, Any], names: list[str], *told: tuple[dict[str, float], dict[str, Any]]
-) -> dict[str, Any]:
+def _gathered(bar: dict[str, Any], names: list[str], *told: tuple[dict[str, float], dict[str, Any]]) -> dict[str, Any]:
     held_out, on_tasks = ({name: each[part] for name, each in zip(names, told, strict=True)} for part in (0, 1))
     measured = {name: each for name, each in held_out.items() if each}
     return {"bits_per_byte": {**bar, "models": measured}, "tasks": on_tasks if all(on_tasks.values()) else {}}
@@ -298,12 +295,14 @@ def _task_lines(by_model: dict[str, Any]) -> list[str]:
     width = max(map(len, by_model["base"]["by_task"]))
     lines = []
     for task, on_base in by_model["base"]["by_task"].items():
-        rates = ((name, *(100 * told["by_task"][task][key] for key in ("rate", "low", "high")))
-                 for name, told in by_model.items())
-        told = ", ".join(f"{name} {rate:.1f} % ({low:.1f} to {high:.1f})" for name, rate, low, high in rates)
-        lines.append(f"{task:{width}}  {told}; chance {100 * on_base['chance']:.0f} %, {on_base['of']:,} rows")
-    told = ", ".join(f"{name} {each['core']:.4f}" for name, each in by_model.items())
-    return [*lines, f"{'core':{width}}  {told}"]
+        rates = []
+        for name, told in by_model.items():
+            rate, low, high = (100 * told["by_task"][task][key] for key in ("rate", "low", "high"))
+            rates.append(f"{name} {rate:.1f} % ({low:.1f} to {high:.1f})")
+        chance = 100 * on_base["chance"]
+        lines.append(f"{task:{width}}  {', '.join(rates)}; chance {chance:.0f} %, {on_base['of']:,} rows")
+    cores = ", ".join(f"{name} {told['core']:.4f}" for name, told in by_model.items())
+    return [*lines, f"{'core':{width}}  {cores}"]
 
 
 def _summary(result: dict[str, Any]) -> str:

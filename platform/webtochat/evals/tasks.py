@@ -72,9 +72,16 @@ class Encoded:
     """Rows whose prompt has not all the few-shot examples."""
 
 
-def identity(task: Task, miniweb: Miniweb | None) -> dict[str, Any]:
-    """What the scores depend on, beside the model."""
-    return task.model_dump(exclude={"path", "weight", "needs"}) | {"rows": rows.identity(task, miniweb)}
+def identity(section: Evaluate, miniweb: Miniweb | None) -> list[dict[str, Any]]:
+    """What the scores depend on, beside the model, the seed and the number of rows. Raises UserError where two tasks
+    have one name."""
+    twice = [name for name, number in Counter(task.name for task in section.tasks).items() if number > 1]
+    if twice:
+        raise UserError(f"two of evaluate.tasks are called {twice[0]}: give them a name")
+    return [
+        task.model_dump(exclude={"path", "weight", "needs"}) | {"rows": rows.identity(task, miniweb)}
+        for task in rows.available(section.tasks, miniweb)[0]
+    ]
 
 
 def prepare(

@@ -61,7 +61,9 @@ def pretrain(run: Run) -> Artifact:
     if given is not None and not recipe.pretrain.tokens:
         return _imported(run, given)
     tokenizer, tokens = run.open("tokenizer"), run.open("tokens")
-    mixture = corpora(recipe, tokens)
+    mixture, most = corpora(recipe, tokens), recipe.pretrain.evaluate_tasks
+    if most and not recipe.evaluate.tasks:
+        raise UserError(f"pretrain.evaluate_tasks is {most}, but evaluate.tasks names none: docs/training.md tells how")
     stage = run.begin("pretrain", pretrain_identity(recipe, tokens), [tokenizer, tokens])
     if isinstance(stage, Artifact):
         return stage
@@ -94,11 +96,10 @@ def pretrain(run: Run) -> Artifact:
             f"{amount(config.parameters)} parameters, {amount(steps * per_step * length)} tokens in {steps} steps "
             f"({gone_through})"
         )
-        path = ""
-        if recipe.pretrain.evaluate_tasks and recipe.evaluate.tasks:
-            path = stage.scratch("tasks.npz")
-            most = recipe.pretrain.evaluate_tasks
-            likelihood.write(path, tasks.prepare(recipe.evaluate, most, recipe.miniweb, learned, length, stage.say))
+        encoded = tasks.prepare(recipe.evaluate, most, recipe.miniweb, learned, length, stage.say) if most else []
+        path = stage.scratch("tasks.npz") if encoded else ""
+        if encoded:
+            likelihood.write(path, encoded)
         job = PretrainJob(
             directory=_absolute(stage.directory), settings=at_width(recipe.pretrain, config.width),
             sequence_length=length, windows_per_step=per_step, steps=steps,
@@ -113,6 +114,8 @@ def pretrain(run: Run) -> Artifact:
             "epochs": {name: round(count, 4) for name, count in epochs.items()},
             "config": config.as_dict(), **_final(stage),
         }  # fmt: skip
+        if encoded:
+            counts["tasks_skipped"] = {each.name: each.skipped for each in encoded}
         gain = f"validation {first:.3f} → {last:.3f} bits per byte" if last is not None else ""
         made = f"{amount(config.parameters)} parameters on {amount(steps * per_step * length)} tokens"
         return stage.commit(counts=counts, summary=made, gain=gain)
@@ -126,9 +129,8 @@ def pretrain_identity(recipe: Recipe, tokens: Artifact) -> dict[str, Any]:
     identity["pretrain"]["mixture"] = {
         "own" if each is tokens else each.content_hash: weight for each, weight in corpora(recipe, tokens).values()
     }
-    if recipe.pretrain.evaluate_tasks and recipe.evaluate.tasks:
-        scored, _ = rows.available(recipe.evaluate.tasks, recipe.miniweb)
-        known = [tasks.identity(task, recipe.miniweb) for task in scored]
+    if recipe.pretrain.evaluate_tasks:
+        known = tasks.identity(recipe.evaluate, recipe.miniweb)
         identity["pretrain"] |= {"tasks": known, "tasks_seed": recipe.evaluate.seed}
     return identity
 
@@ -299,7 +301,8 @@ def show(stage: Stage, message: Line | Evaluation | Note) -> None:
             stage.screen.progress(f"  {message.text()}")
     elif isinstance(message, Evaluation):
         stage.metrics(message.metrics, message.step)
-        told = " | ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in message.metrics.items())
+        named = ((name if "/" in name else name.replace("_", " "), value) for name, value in message.metrics.items())
+        told = " | ".join(f"{name} {value:.4f}" for name, value in named)
         if told:
             stage.say(f"step {message.step} | {told}")
         if message.sample:
