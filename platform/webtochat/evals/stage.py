@@ -99,7 +99,7 @@ def _start_scores(recipe: Recipe, tokens: Artifact | None, models: dict[str, Mod
     score = ray.remote(_model_scores).options(num_cpus=1, num_gpus=min(gpus, 1))
     held = ray.put(encoded)
     told = {name: score.remote(model, place, recipe, held) for name, model in models.items()}
-    bar = ray.remote(_baseline_bits).options(num_cpus=1).remote(models["base"], place, recipe) if place else {}
+    bar: Any = ray.remote(_baseline_bits).options(num_cpus=1).remote(models["base"], place, recipe) if place else {}
     return ray.remote(_gathered).options(num_cpus=0).remote(bar, list(told), *told.values())
 
 
