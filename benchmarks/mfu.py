@@ -62,26 +62,23 @@ def windows(batch: int, length: int, vocabulary: int, seed: int) -> Batch:
 def measure(name: str, chosen: Recipe, steps: int, warm: int) -> Measured:
     from webtochat.model.config import ModelConfig, device_peak
     from webtochat.model.transformer import Transformer
-    from webtochat.train import float8
+    from webtochat.train import float8, together
     from webtochat.train.line import Line
     from webtochat.train.loop import Plan, State, train
     from webtochat.train.optimizer import learning_rate, optimizers
     from webtochat.train.plan import activation_bytes
-    from webtochat.train.rank import cross_entropy, cut, distributed, prepare
+    from webtochat.train.rank import cross_entropy, cut, prepare
 
     device = prepare(chosen.cluster.train_cpus)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     config = ModelConfig.of(chosen.model, chosen.tokenizer.vocabulary)
     settings, length = chosen.pretrain, chosen.tokens.sequence_length
     model = Transformer(config, seed=chosen.model.seed).to(device)
-    model.recompute = chosen.cluster.recompute
     if settings.float8:
         float8.check(device)
         float8.convert(model)
-    if chosen.cluster.compile:
-        for block in model.model.layers:
-            block.compile()
-    trained = distributed(model, chosen.cluster.shard, device, world)
+    cluster = chosen.cluster
+    trained = together.spread(model, shard=cluster.shard, compile=cluster.compile, recompute=cluster.recompute)
     chosen_optimizers = optimizers(model, settings)
     own = max(1, settings.batch_tokens // length // chosen.cluster.workers[1])
     peak = device_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

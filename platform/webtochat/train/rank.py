@@ -19,10 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.fsdp import FSDPModule
 
 from webtochat import storage
 from webtochat.errors import UserError
@@ -32,14 +29,14 @@ from webtochat.model.export import export, load
 from webtochat.model.generate import generate
 from webtochat.model.imported import Given
 from webtochat.model.transformer import Transformer
-from webtochat.recipe import SFT, LoRA, Model, Pretrain
+from webtochat.recipe import SFT, Model, Pretrain
 from webtochat.tokens.batches import Batch, Order, share
 from webtochat.tokens.chat import render
 from webtochat.tokens.mixture import Corpus, Mixture
 from webtochat.tokens.shards import Split
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.tokens.windows import Window
-from webtochat.train import float8
+from webtochat.train import float8, together
 from webtochat.train.checkpoint import Checkpointer
 from webtochat.train.line import Line
 from webtochat.train.loop import Diverged, Plan, State, train
@@ -207,15 +204,10 @@ def run(
     lora = settings.lora if isinstance(settings, SFT) else None
     if lora is not None:
         adapt(model, lora, settings.seed)
-    model.to(device)
-    model.recompute = job.recompute
     if isinstance(settings, Pretrain) and settings.float8:
         float8.check(device)
         float8.convert(model)
-    if job.compile:
-        for block in model.model.layers:  # one by one: they share the compiled code, and FSDP2 shards them one by one
-            block.compile()
-    trained = distributed(model, job.shard, device, world)
+    trained = together.spread(model.to(device), shard=job.shard, compile=job.compile, recompute=job.recompute)
     if job.shard and world > 1 and settings.optimizer == "muon":
         raise UserError("optimizer=muon needs whole matrices: set cluster.shard=false, or optimizer=adamw")
     chosen = optimizers(model, settings)
@@ -268,7 +260,7 @@ def run(
     if rank == 0:
         spent = state.seconds + state.saving
         emit(Note(f"checkpoints held the steps up for {state.saving:.1f} s ({state.saving / spent:.1%} of the time)"))
-    whole = gathered(model, lora)
+    whole = together.gathered(model, lora)
     if lora is not None and rank == 0:
         merge(whole)
     if rank == 0:
@@ -276,34 +268,6 @@ def run(
     if world > 1:
         dist.barrier()
     return state
-
-
-def distributed(model: Transformer, shard: bool, device: torch.device, world: int) -> nn.Module:
-    """The model as the ranks train it together: each with all of it (DistributedDataParallel), or with a share of every
-    weight, gradient and moment, put together block by block where it is needed (FSDP2; Zhao et al. 2023)."""
-    if world == 1:
-        return model
-    if not shard:
-        return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
-    mesh = init_device_mesh(device.type, (world,))
-    for block in model.model.layers:
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    return model
-
-
-def gathered(model: Transformer, lora: LoRA | None) -> Transformer:
-    """The model with whole weights, on rank 0. Every rank calls it."""
-    if not isinstance(model, FSDPModule):
-        return model
-    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if dist.get_rank():
-        return model
-    whole = Transformer(model.config)
-    if lora is not None:
-        adapt(whole, lora, seed=0)
-    whole.load_state_dict(weights)
-    return whole
 
 
 def diverged(
