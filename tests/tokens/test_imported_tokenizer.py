@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.model import qwen
 
 from webtochat.errors import UserError
+from webtochat.tokens import tokenizer as bpe
 from webtochat.tokens.chat import parse, render
 from webtochat.tokens.imported import CHATML, CHATML_TEMPLATE, CONVERSATIONS, TOOL_CONVERSATIONS, adopted
+from webtochat.tokens.markers import OURS
 from webtochat.tokens.tokenizer import Tokenizer
 
 CHAT = [
@@ -94,11 +97,11 @@ def test_it_is_handed_on_as_it_came(tokenizer: Tokenizer, directory: Path, tmp_p
     assert adopted(str(tmp_path), {}).tokenizer.markers == tokenizer.markers
 
 
-@pytest.mark.parametrize("text", ["{", '{"document": 3}', '{"dokument": "x"}', '{"document": "<|nothing|>"}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"document": 3}', '{"dokument": "x"}', '{"document": "<|nothing|>"}'])
 def test_a_damaged_map_is_one_line(directory: Path, tmp_path: Path, text: str) -> None:
     adopted(str(directory), {}).tokenizer.save(str(tmp_path))
     (tmp_path / "markers.json").write_text(text)
-    with pytest.raises(UserError, match=r"not JSON|must be text|no marker dokument|no <\|nothing\|> token"):
+    with pytest.raises(UserError, match=r"not JSON|not a map|must be text|no marker dokument|no <\|nothing\|> token"):
         Tokenizer.load(str(tmp_path))
 
 
@@ -162,7 +165,8 @@ def test_what_is_missing_is_said_and_added_only_when_asked(tmp_path: Path) -> No
             render(found.tokenizer, messages)
     assert parse(found.tokenizer, [*found.tokenizer.encode("so"), found.tokenizer.stops[0]]).content == "so"
     added = adopted(str(tmp_path), {}, add=True)
-    assert added.added == list(range(ids, ids + 4)) and added.notes[0].startswith("added to the tokenizer: <tool_call>")
+    assert added.added == list(range(ids, ids + 4))
+    assert added.notes[0].endswith("that has them: <tool_call> </tool_call> <tool_response> </tool_response>")
     assert added.tokenizer.markers == CHATML and added.tokenizer.vocabulary == ids + 4
     assert added.tokenizer.encode(CHAT[0]["content"]) == found.tokenizer.encode(CHAT[0]["content"])
     assert added.tokenizer.writes_as(found.tokenizer)
@@ -179,6 +183,12 @@ def test_a_base_tokenizer_can_be_trained_on_but_not_chatted_with(tmp_path: Path)
         render(found.tokenizer, CHAT[:1])
     added = adopted(str(tmp_path), {}, add=True)
     assert len(added.added) == 6 and added.tokenizer.markers == CHATML
+
+
+def test_our_own_form_stays_ours(tmp_path: Path) -> None:
+    bpe.train(["some words here"], 300, r"\w+|\W").save(str(tmp_path))
+    assert adopted(str(tmp_path), {}, add=True).tokenizer.markers == OURS
+    assert adopted(str(tmp_path), {"after_message": "\n"}).tokenizer.markers == replace(OURS, after_message="\n")
 
 
 def test_without_a_template_one_goes_with_it(tmp_path: Path) -> None:

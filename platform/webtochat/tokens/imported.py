@@ -18,7 +18,7 @@ from tokenizers import decoders, models
 from webtochat.errors import UserError
 from webtochat.tokens import markers
 from webtochat.tokens.chat import render
-from webtochat.tokens.markers import END_OF_TEXT, MESSAGE_END, MESSAGE_START, Markers
+from webtochat.tokens.markers import END_OF_TEXT, MESSAGE_END, MESSAGE_START, OURS, Markers
 from webtochat.tokens.tokenizer import MARKERS, SPECIALS, Tokenizer, backend_of, read_files
 
 CHATML = Markers(
@@ -95,24 +95,23 @@ def adopted(directory: str, by_hand: dict[str, Any], add: bool = False) -> Adopt
     if not (isinstance(backend.model, models.BPE) and isinstance(backend.decoder, decoders.ByteLevel)):
         raise UserError(f"the tokenizer in {directory} is not a byte-level BPE, and no other is understood")
     missing = [token for token in (END_OF_TEXT, *MESSAGE_TOKENS, *TOOL_TOKENS) if token not in known]
-    added = missing if add else []
+    added, lacking = (missing, set[str]()) if add else ([], set(missing))
     if added:
         files["tokenizer.json"] = _with_tokens(files["tokenizer.json"], added, max(backend.get_vocab().values()) + 1)
         backend = backend_of(files, directory)
         files[TEMPLATE] = CHATML_TEMPLATE.encode()
-    found = markers.read(by_hand, "tokenizer.markers", _without(CHATML, set(missing) - set(added)))
-    if "pad" not in by_hand:
-        found = replace(found, pad=found.document)
-    if END_OF_TEXT in {*missing} - {*added} and "document" not in by_hand:
+    base = OURS if known >= set(SPECIALS) else _without(CHATML, lacking)
+    found = markers.read({"pad": by_hand.get("document", base.pad)} | by_hand, "tokenizer.markers", base)
+    if END_OF_TEXT in lacking and "document" not in by_hand:
         raise UserError(
             f"the tokenizer in {directory} has no {END_OF_TEXT}: name the token that stands between documents as "
             "tokenizer.markers.document, or add what is missing by pretrain.add_markers=true"
         )
-    notes = [f"added to the tokenizer: {' '.join(added)}"] if added else []
+    notes = [f"added to the tokenizer, with a chat template that has them: {' '.join(added)}"] if added else []
     if not found.chats:
         notes.append("the tokenizer has no markers of messages: it cannot be fine-tuned or chat (pretrain.add_markers)")
     elif not found.calls:
-        lacks = " ".join(token for token in TOOL_TOKENS if token in missing)
+        lacks = " ".join(token for token in TOOL_TOKENS if token in lacking)
         notes.append(f"the tokenizer has no {lacks}: it can chat, but not call tools (pretrain.add_markers)")
     if found.chats:
         theirs = _theirs(backend, found, files)

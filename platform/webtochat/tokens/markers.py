@@ -19,6 +19,7 @@ ALONE = {"document", "pad", "message_start", "message_end"}
 """Fields that are a token and nothing else."""
 ONE = {"call", "call_end", "response", "response_end"}
 """Fields that hold one token."""
+OPTIONAL = ONE | {"message_start", "message_end"}
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,15 @@ class Markers:
 OURS = Markers()
 
 
-def read(content: dict[str, Any], origin: str, base: Markers = OURS) -> Markers:
-    """`base` with the fields that are told. Raises UserError, one line, for a field that there is not."""
-    known = {each.name: each for each in fields(Markers)}
+def read(content: Any, origin: str, base: Markers = OURS) -> Markers:
+    """`base` with the fields that are told. Raises UserError, one line, for what is no map, and fields that there are
+    not."""
+    if not isinstance(content, dict):
+        raise UserError(f"{origin} is not a map of markers: import the tokenizer again")
+    known = [each.name for each in fields(Markers)]
     for name, value in content.items():
         if name not in known:
             raise UserError(f"{origin}: no marker {name}; there are {', '.join(known)}")
-        if not isinstance(value, str) and not (value is None and "None" in str(known[name].type)):
+        if not isinstance(value, str) and not (value is None and name in OPTIONAL):
             raise UserError(f"{origin}: {name} must be text")
     return Markers(**(asdict(base) | content))
