@@ -115,7 +115,7 @@ def alone(folder: Path) -> float:
     """Seconds of the function that the stage measure spreads, for all files, in this process."""
     from webtochat.curate import tasks
     from webtochat.curate.urls import Blocklists
-    from webtochat.recipe import Measure
+    from webtochat.recipe_pages import Measure
 
     section = Measure()
     shared = section, Blocklists.of(section.urls)
@@ -132,7 +132,7 @@ def by_step(path: str) -> list[tuple[str, int, float]]:
     from webtochat.crawl.warc import records
     from webtochat.curate import blocks, extract, language, main_content, quality
     from webtochat.duplicates import minhash
-    from webtochat.recipe import Measure, NearDuplicates
+    from webtochat.recipe_pages import Measure, NearDuplicates
 
     section = Measure()
     spent: Counter[str] = Counter()

@@ -118,7 +118,8 @@ def ours(folder: Path, work: Path, workers: int, documents: int) -> tuple[list[R
     import job
     from webtochat.curate.stage import spread
     from webtochat.duplicates import stage
-    from webtochat.recipe import NearDuplicates, Recipe
+    from webtochat.recipe import Recipe
+    from webtochat.recipe_pages import NearDuplicates
 
     began = time.perf_counter()
     job.join(Recipe(name="duplicates"))

@@ -80,7 +80,7 @@ def texts_of(paths: list[str]) -> Iterator[str]:
     from webtochat.crawl.stream import open_stream
     from webtochat.crawl.warc import Damage, records
     from webtochat.curate.extract import ExtractionError, extract
-    from webtochat.recipe import Measure
+    from webtochat.recipe_pages import Measure
 
     for path in paths:
         with open_stream(path) as source:
@@ -108,7 +108,7 @@ def language(text: str, row: dict[str, Any]) -> Verdict:
     import fasttext
 
     from webtochat.curate.language import identify, model_path
-    from webtochat.recipe import Measure
+    from webtochat.recipe_pages import Measure
 
     [(name, score), *_] = identify(text)
     mine = None if score >= Measure().languages.get(name, 2) else "removed"
@@ -124,7 +124,7 @@ def quality(text: str, row: dict[str, Any], counts: Counter[str], cut: Counter[s
     """By step. `counts`: how much of what the rules read is the same; `cut`: the words that are cut otherwise."""
     from webtochat.curate import quality, words
     from webtochat.curate.decide import first_broken, rules
-    from webtochat.recipe import Curate, Measure
+    from webtochat.recipe_pages import Curate, Measure
 
     def measured() -> tuple[dict[str, float], str]:
         return quality.measured(text, Measure().lines, Measure().stop_words["en"])
@@ -196,7 +196,7 @@ def cuts(mine: list[str], theirs: list[str]) -> Iterator[tuple[str, str]]:
 
 def personal_data(text: str, row: dict[str, Any]) -> Verdict:
     from webtochat.curate.pii import replaced
-    from webtochat.recipe import PII
+    from webtochat.recipe_pages import PII
 
     mine, _ = replaced(text, PII(email=EMAIL, ipv4=IP, ipv6=None, card=None, phone=None))
     causes = []

@@ -54,7 +54,7 @@ def pages(data: Path) -> Iterator[tuple[str, str]]:
     from webtochat.crawl.stream import open_stream
     from webtochat.crawl.warc import Damage, records
     from webtochat.curate.extract import ExtractionError, extract
-    from webtochat.recipe import Measure
+    from webtochat.recipe_pages import Measure
 
     labels = {row["url"]: row["lang"] for row in rows_of(data / "langid" / "daniel-page-languages.jsonl.gz")}
     for path in sorted((data / "warc").glob("pages-*.warc.gz")):

@@ -71,7 +71,7 @@ def main() -> None:
 
     from webtochat.curate import tasks
     from webtochat.curate.urls import Blocklists
-    from webtochat.recipe import Curate, Measure
+    from webtochat.recipe_pages import Curate, Measure
 
     section, rows = Measure(), []
     with tempfile.TemporaryDirectory(prefix="webtochat-benchmark-") as temporary:

@@ -19,7 +19,7 @@ from webtochat.crawl import common_crawl, fetch
 from webtochat.crawl.fetch import HttpReader
 from webtochat.crawl.stream import StoreReader, open_stream
 from webtochat.errors import MachineError, UserError
-from webtochat.recipe import Crawl
+from webtochat.recipe_pages import Crawl
 
 ID = "CC-MAIN-2026-43"
 PATHS = [f"crawl-data/{ID}/segments/1/warc/{ID}-{number:05d}.warc.gz" for number in range(5)]

@@ -25,7 +25,8 @@ from webtochat.crawl.site import capture_host, links, normal
 from webtochat.crawl.stage import crawl
 from webtochat.crawl.warc import Record, records
 from webtochat.errors import UserError
-from webtochat.recipe import Recipe, Site
+from webtochat.recipe import Recipe
+from webtochat.recipe_pages import Site
 from webtochat.run import Run, Screen
 
 PAGES = {

@@ -9,7 +9,7 @@ import pytest
 
 from webtochat.curate import classifier
 from webtochat.errors import UserError
-from webtochat.recipe import Quality
+from webtochat.recipe_pages import Quality
 
 SETTINGS = Quality(epochs=20, max_documents=200)
 

@@ -10,7 +10,7 @@ import pytest
 
 from webtochat.curate.contamination import EvaluationSets
 from webtochat.errors import UserError
-from webtochat.recipe import Curate
+from webtochat.recipe_pages import Curate
 
 QUESTION = "If a train leaves the harbour at 9 and another one leaves the mill an hour later, when do they meet?"
 

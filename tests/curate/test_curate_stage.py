@@ -21,7 +21,8 @@ from webtochat.artifact import Artifact
 from webtochat.crawl.stage import crawl
 from webtochat.curate.stage import PAGE, curate, measure, quality
 from webtochat.errors import UserError
-from webtochat.recipe import Limits, Recipe
+from webtochat.recipe import Recipe
+from webtochat.recipe_pages import Limits
 from webtochat.run import Run, Screen
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -6,7 +6,7 @@ import pytest
 
 from webtochat.curate.decide import Removal, decide, rules
 from webtochat.curate.quality import COLUMNS, measure
-from webtochat.recipe import Curate
+from webtochat.recipe_pages import Curate
 
 # A page that passes every rule, far from every threshold.
 GOOD = dict.fromkeys(COLUMNS, 0.0) | {

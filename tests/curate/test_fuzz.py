@@ -23,7 +23,7 @@ from webtochat.curate import parts, tasks
 from webtochat.curate.guard import GuardedExtraction
 from webtochat.curate.page import row_of
 from webtochat.curate.urls import Blocklists
-from webtochat.recipe import Curate, Measure, URLs
+from webtochat.recipe_pages import Curate, Measure, URLs
 
 SECTION, LISTS = Measure(page_seconds=2), Blocklists.of(URLs())
 AT_ONCE = 100

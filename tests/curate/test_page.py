@@ -11,7 +11,7 @@ from webtochat.curate.language import identify
 from webtochat.curate.page import SCHEMA, row_of
 from webtochat.curate.urls import Blocklists
 from webtochat.errors import UserError
-from webtochat.recipe import Measure, URLs
+from webtochat.recipe_pages import Measure, URLs
 
 ENGLISH = (
     "<html><body><article><p>The miller of the upper valley kept three grey cats, and every morning they sat on the "

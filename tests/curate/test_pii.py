@@ -7,7 +7,7 @@ import time
 import pytest
 
 from webtochat.curate.pii import replaced
-from webtochat.recipe import PII
+from webtochat.recipe_pages import PII
 
 ALL = PII(phone="+1 555 0100")
 

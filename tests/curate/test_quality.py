@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from webtochat.curate.quality import COLUMNS, measure, measured, rewrite
 from webtochat.curate.words import count, words_of
-from webtochat.recipe import Lines
+from webtochat.recipe_pages import Lines
 
 PROSE = (
     "The miller of the upper valley kept three grey cats. Every morning they sat on the wall, and people said that "

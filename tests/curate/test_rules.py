@@ -9,7 +9,7 @@ from webtochat.curate.extract import ExtractionError, extract
 from webtochat.curate.language import identify
 from webtochat.curate.quality import measure
 from webtochat.errors import UserError
-from webtochat.recipe import Curate
+from webtochat.recipe_pages import Curate
 
 GOOD = "\n".join([
     "The old mill stands by the river, and the people of the village have worked in it for many years.",

@@ -14,7 +14,7 @@ from webtochat.curate import steps
 from webtochat.curate.decide import decide
 from webtochat.curate.quality import measure
 from webtochat.errors import UserError
-from webtochat.recipe import Curate, Limits, Measure, Step
+from webtochat.recipe_pages import Curate, Limits, Measure, Step
 
 ROW: dict[str, Any] = {"url": "http://a.example/", "text": "aeiou by the river", "step": None}
 

@@ -8,7 +8,7 @@ import pytest
 
 from webtochat.curate.urls import Blocklists
 from webtochat.errors import UserError
-from webtochat.recipe import URLs
+from webtochat.recipe_pages import URLs
 
 
 def lists(**named: list[str]) -> Blocklists:

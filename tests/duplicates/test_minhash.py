@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from webtochat.duplicates.minhash import buckets, shingles, words_of
-from webtochat.recipe import NearDuplicates
+from webtochat.recipe_pages import NearDuplicates
 
 FINEWEB = NearDuplicates()
 

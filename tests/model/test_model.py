@@ -146,6 +146,13 @@ def test_initialisation_is_the_seed_s() -> None:
     assert not torch.equal(one["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
 
 
+def test_blocks_may_begin_by_passing_on_what_they_get() -> None:
+    model = Transformer(small(), seed=1, zero_residual=True)
+    x_BTD = torch.randn(2, 8, 64)
+    rotary = model._rotary_of(8, x_BTD.device)
+    assert all(torch.equal(block(x_BTD, rotary, None), x_BTD) for block in model.model.layers)
+
+
 def test_generate_stops() -> None:
     model = Transformer(small(), seed=1)
     free = generate(model, [5, 6], 8)

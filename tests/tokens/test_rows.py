@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from webtochat.errors import UserError
-from webtochat.recipe import DataSource, Miniweb
+from webtochat.recipe import DataSource
+from webtochat.recipe_pages import Miniweb
 from webtochat.tokens import rows
 
 ROWS = [{"messages": [{"role": "user", "content": f"{number} ünï"}]} for number in range(50)]

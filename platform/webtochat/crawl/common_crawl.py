@@ -11,7 +11,7 @@ from webtochat import storage
 from webtochat.crawl import fetch
 from webtochat.crawl.listing import WarcFile
 from webtochat.errors import UserError
-from webtochat.recipe import Crawl
+from webtochat.recipe_pages import Crawl
 
 
 def listing(section: Crawl, tell: Callable[[int, int | None], None]) -> list[WarcFile]:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from webtochat.crawl.decoding import decoded
 from webtochat.crawl.fetch import AGENT, pause
-from webtochat.recipe import Site
+from webtochat.recipe_pages import Site
 
 RETRIED = (429, 502, 503, 504)
 """Answers that ask to come again. 403 and 500 are what a site says of one page, and are kept as they are."""

@@ -25,7 +25,7 @@ from warcio.warcwriter import WARCWriter
 
 from webtochat.crawl.fetch import AGENT
 from webtochat.crawl.host import FAULTS, Answer, Host
-from webtochat.recipe import Site
+from webtochat.recipe_pages import Site
 
 # Bounded repetition: a page of unclosed tags must not cost the square of its length.
 LINK = re.compile(

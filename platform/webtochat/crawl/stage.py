@@ -19,7 +19,7 @@ from webtochat.crawl.listing import LISTING, WarcFile, named, write_listing
 from webtochat.crawl.site import Captured, capture_host, normal
 from webtochat.crawl.stream import open_stream
 from webtochat.errors import UserError
-from webtochat.recipe import Crawl, Site
+from webtochat.recipe_pages import Crawl, Site
 from webtochat.run import Run, Stage
 
 HOSTS_AT_ONCE = 4

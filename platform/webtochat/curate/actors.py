@@ -10,7 +10,8 @@ import ray
 
 from webtochat.curate import parts, steps
 from webtochat.curate.clock import Clock
-from webtochat.recipe import Actors, Measure, Step
+from webtochat.recipe import Actors
+from webtochat.recipe_pages import Measure, Step
 
 
 def judged(step: Step, section: Measure, settings: Actors, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ import numpy as np
 from webtochat import storage
 from webtochat.crawl import documents
 from webtochat.errors import UserError
-from webtochat.recipe import Quality
+from webtochat.recipe_pages import Quality
 
 GOOD, OTHER = "__label__good", "__label__other"
 CHARACTERS = 20_000

@@ -12,7 +12,7 @@ import numpy as np
 from webtochat.crawl import documents
 from webtochat.duplicates import minhash
 from webtochat.errors import UserError
-from webtochat.recipe import Curate
+from webtochat.recipe_pages import Curate
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from webtochat.recipe import Curate
+from webtochat.recipe_pages import Curate
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from webtochat.curate.extract import Extraction, ExtractionError, extract
 from webtochat.curate.language import identify
 from webtochat.curate.quality import COLUMNS, measured
 from webtochat.curate.urls import Blocklists
-from webtochat.recipe import Measure
+from webtochat.recipe_pages import Measure
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "url", "date", "dump", "file_path")]

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-from webtochat.recipe import PII
+from webtochat.recipe_pages import PII
 
 _EMAIL = re.compile(
     r"(?<!\w)\w[\w.!#$%&'*+/=?^`{|}~-]{0,63}+@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24}\b",

@@ -16,7 +16,7 @@ import regex
 
 from webtochat.curate.words import count, words_of
 from webtochat.memo import Memo
-from webtochat.recipe import Lines, Measure
+from webtochat.recipe_pages import Lines, Measure
 
 PUNCTUATION = frozenset(string.punctuation + "。，！？；：、“”‘’„…—–«»‹›¿¡（）《》【】「」")
 POLICY = (

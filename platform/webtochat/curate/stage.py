@@ -26,7 +26,8 @@ from webtochat.curate.urls import Blocklists
 from webtochat.duplicates import signatures
 from webtochat.duplicates import stage as duplicates
 from webtochat.errors import UserError
-from webtochat.recipe import Actors, Cluster, Curate, Measure
+from webtochat.recipe import Actors, Cluster
+from webtochat.recipe_pages import Curate, Measure
 from webtochat.run import Run, Stage
 
 PAGE = "curation.html"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from webtochat.errors import UserError
-from webtochat.recipe import Measure, Step
+from webtochat.recipe_pages import Measure, Step
 
 Row = dict[str, Any]
 

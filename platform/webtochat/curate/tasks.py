@@ -23,7 +23,7 @@ from webtochat.curate.page import SCHEMA, measured_row, row_of
 from webtochat.curate.quality import COLUMNS
 from webtochat.curate.urls import Blocklists
 from webtochat.duplicates import minhash, signatures
-from webtochat.recipe import Curate, Measure
+from webtochat.recipe_pages import Curate, Measure
 
 DECIDING = [*parts.STOPPED, *COLUMNS, "quality", "own"]
 SHOWN = ["id", "url", "title", "text", *parts.STOPPED]

@@ -14,7 +14,7 @@ import numpy as np
 
 from webtochat import storage
 from webtochat.errors import UserError
-from webtochat.recipe import URLs
+from webtochat.recipe_pages import URLs
 
 _WORD = re.compile(r"[^\W_]+")
 

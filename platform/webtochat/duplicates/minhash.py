@@ -15,7 +15,7 @@ import numpy as np
 import regex
 
 from webtochat.memo import Memo
-from webtochat.recipe import NearDuplicates
+from webtochat.recipe_pages import NearDuplicates
 
 # Scripts that are written without spaces: each character is a word.
 _WORD = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]|[\p{L}\p{N}]+")

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from webtochat.errors import UserError
-from webtochat.recipe import Evaluate, Miniweb, Task
+from webtochat.recipe import Evaluate, Task
+from webtochat.recipe_pages import Miniweb
 from webtochat.tokens import rows
 from webtochat.tokens.rows import Row
 from webtochat.tokens.tokenizer import Tokenizer

@@ -18,7 +18,8 @@ def generate(
     known = list(ids)
     for _ in range(max_new_tokens):
         window = torch.tensor([known[-model.config.max_positions :]], device=device)
-        logits_V = model(window)[0, -1].float().cpu()
+        with torch.compiler.set_stance("force_eager"):  # else blocks that are compiled would be again for each length
+            logits_V = model(window)[0, -1].float().cpu()
         if temperature == 0:
             token = int(logits_V.argmax())
         else:

@@ -80,7 +80,7 @@ class Body(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, config: ModelConfig, seed: int | None = None):
+    def __init__(self, config: ModelConfig, seed: int | None = None, zero_residual: bool = False):
         """With a seed, freshly initialised; without, torch's defaults, to be loaded over."""
         super().__init__()
         self.config = config
@@ -92,7 +92,7 @@ class Transformer(nn.Module):
         """Blocks keep their input only, and run again in the backward pass (Chen et al. 2016)."""
         self._rotary: tuple[Tensor, Tensor] | None = None
         if seed is not None:
-            initialise(self, seed)
+            initialise(self, seed, zero_residual)
 
     def forward(
         self, tokens_BT: Tensor, documents_BT: Tensor | None = None, targets_BT: Tensor | None = None
@@ -188,9 +188,10 @@ def document_mask(documents_BT: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def initialise(model: Transformer, seed: int) -> None:
+def initialise(model: Transformer, seed: int, zero_residual: bool) -> None:
     """All initialisation. Normal with 0.02 for embeddings and 1/√width for matrices; what writes to the residual stream
-    is smaller by √(2 × depth) (Radford et al. 2019). The same numbers on any device count: drawn on the CPU by name."""
+    is smaller by √(2 × depth) (Radford et al. 2019), or begins at zero, so that blocks pass on what they get (Zhang et
+    al. 2019). The same numbers on any device count: drawn on the CPU by name."""
     config = model.config
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
@@ -199,5 +200,5 @@ def initialise(model: Transformer, seed: int) -> None:
             continue
         std = 0.02 if "embed" in name or "lm_head" in name else 1 / math.sqrt(config.width)
         if name.endswith(("o_proj.weight", "down_proj.weight")):
-            std /= math.sqrt(2 * config.depth)
+            std = 0.0 if zero_residual else std / math.sqrt(2 * config.depth)
         weight.copy_(torch.randn(weight.shape, generator=generator) * std)

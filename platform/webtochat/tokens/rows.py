@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from webtochat import storage
 from webtochat.artifact import hash_of
 from webtochat.errors import UserError
-from webtochat.recipe import DataSource, Miniweb
+from webtochat.recipe import DataSource
+from webtochat.recipe_pages import Miniweb
 
 Row = dict[str, Any]
 Source = TypeVar("Source", bound=DataSource)

@@ -133,7 +133,8 @@ def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None, noti
     count_bytes = target_bytes(validation, byte_counts(tokenizer))
     tasks = likelihood.read(job.tasks) if job.tasks else []
     if job.given is None:
-        model = Transformer(ModelConfig.of(job.model, tokenizer.vocabulary), seed=job.model.seed)
+        config = ModelConfig.of(job.model, tokenizer.vocabulary)
+        model = Transformer(config, job.model.seed, job.model.zero_residual)
     else:
         model, tokenizer = job.given.loaded()
 
