@@ -1,10 +1,11 @@
 """The loss of a larger model, told from small ones before it is trained, and what it then is.
 
 python benchmarks/scaling.py ../shared/data/prose/enwiki-sample.jsonl.gz --write
-python benchmarks/scaling.py ../shared/data/prose/enwiki-sample.jsonl.gz --widths 32 48 64 --predict 96
+python benchmarks/scaling.py ../shared/data/prose/enwiki-sample.jsonl.gz --widths 24 48 72 --predict 96
 
 As a user would: `jobs/sweep.py` with a list of widths and `--predict`, on tokens of the given texts (gzipped JSONL; the
-first ones are held out). Every size has as many tokens for each parameter; no text is seen twice.
+first ones are held out). Every size has as many tokens for each parameter; no text is seen twice. Widths are multiples
+of 24, so that heads (24) and MLPs (8/3 of the width) are alike in all.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ NAME = "scaling"
 def tree(options: argparse.Namespace, workspace: str) -> dict[str, Any]:
     return {
         "name": NAME, "workspace": workspace, "tokens": {"sequence_length": LENGTH},
-        "model": {"depth": options.depth, "head_size": 16, "max_positions": LENGTH},
+        "model": {"depth": options.depth, "head_size": 24, "max_positions": LENGTH},
         "pretrain": {
             "tokens_per_parameter": options.ratio, "batch_tokens": options.batch_tokens, "optimizer": "muon",
             "lr": options.lr, "lr_width": options.lr_width, "decay_fraction": 0.5, "evaluate_every": 500,
@@ -60,22 +61,22 @@ def report(options: argparse.Namespace, sweep: Path, seconds: float) -> str:
     rows, epochs = [], 0.0
     for width, point in zip([*options.widths, options.predict], [*told.points, told.target], strict=True):
         manifest = json.loads((sweep / f"model.width={width}" / "pretrain" / "manifest.json").read_text())
-        counts, law = manifest["counts"], told.law(point.flops)
+        counts, foretold = manifest["counts"], told.law(point.flops)
         epochs = max(epochs, *counts["epochs"].values())
         rows.append(
             f"| {width}{' (predicted)' if width == options.predict else ''} | {counts['parameters']:,} | "
-            f"{counts['tokens']:,} | {point.flops:.3g} | {counts['validation_loss']:.4f} | {law:.4f} | "
-            f"{100 * (law / counts['validation_loss'] - 1):+.2f} % |"
+            f"{counts['tokens']:,} | {point.flops:.3g} | {counts['validation_loss']:.4f} | {foretold:.4f} | "
+            f"{100 * (foretold / counts['validation_loss'] - 1):+.2f} % |"
         )
     law = told.law
-    assert told.between is not None
+    without = told.between and f", {told.between[0]:.4f} to {told.between[1]:.4f} with one of them left out"
     return (
         f"Depth {options.depth}, vocabulary {options.vocabulary:,}, {LENGTH} positions, {options.batch_tokens:,} "
-        f"tokens a step, Muon at {options.lr:g} × {options.lr_width} / width, {options.ratio:g} tokens a parameter "
-        f"(embeddings included), at most {epochs:.2f} of the texts. Loss "
-        f"on {HELD_OUT} held-out documents, nats per token. All of it took {seconds / 60:.1f} minutes.\n\n"
-        f"Through the smaller ones L(C) = {law.irreducible:.3f} + {law.scale:.4g} · C^-{law.exponent:.4f}; with one of "
-        f"them left out the prediction lies between {told.between[0]:.4f} and {told.between[1]:.4f}.\n\n"
+        f"tokens a step, Muon at {options.lr:g} × {options.lr_width} / width; {options.ratio:g} tokens a parameter "
+        f"(embeddings included), at most {epochs:.2f} of the texts. Loss on {HELD_OUT} held-out ones, nats per token. "
+        f"All took {seconds / 60:.1f} minutes.\n\n"
+        f"Through the smaller ones L(C) = {law.irreducible:.3f} + {law.scale:.4g} · C^-{law.exponent:.4f}; predicted, "
+        f"before the larger one was trained: {told.target.loss:.4f}{without or ''}.\n\n"
         "| width | parameters | tokens | FLOPs | measured | law | off |\n| --- | --- | --- | --- | --- | --- | --- |\n"
         + "\n".join(rows) + "\n\n![loss against compute, predicted and measured](scaling.svg)"
     )  # fmt: skip
@@ -85,11 +86,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("texts", help="gzipped JSONL with a column `text`, or a glob")
     arguments.add_argument("--characters", type=int, default=60_000_000, help="so many are read")
-    arguments.add_argument("--widths", type=int, nargs="+", default=[32, 48, 64, 96])
-    arguments.add_argument("--predict", type=int, default=160, metavar="WIDTH")
+    arguments.add_argument("--widths", type=int, nargs="+", default=[24, 48, 72, 96])
+    arguments.add_argument("--predict", type=int, default=144, metavar="WIDTH")
     arguments.add_argument("--depth", type=int, default=2)
     arguments.add_argument("--vocabulary", type=int, default=1024)
-    arguments.add_argument("--ratio", type=float, default=4, help="tokens for each parameter")
+    arguments.add_argument("--ratio", type=float, default=6, help="tokens for each parameter")
     arguments.add_argument("--batch-tokens", type=int, default=1024)
     arguments.add_argument("--lr", type=float, default=1.2e-2)
     arguments.add_argument("--lr-width", type=int, default=96)
