@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import re
 from dataclasses import dataclass
 
@@ -191,10 +192,13 @@ def best_of(entries: list[Entry]) -> Entry:
 def drawn(entries: list[Entry]) -> str:
     """Every trial's curve."""
     best = best_of(entries)
+
+    def points(entry: Entry) -> list[tuple[float, float]]:
+        return [(step * entry.step_tokens, each) for step, each in sorted(entry.curve().items()) if math.isfinite(each)]
+
     curves = [
         drawing.Curve(
-            entry.trial.name, [(step * entry.step_tokens, value) for step, value in sorted(entry.curve().items())],
-            "best" if entry is best else "stopped" if entry.record.stopped else "",
+            entry.trial.name, points(entry), "best" if entry is best else "stopped" if entry.record.stopped else ""
         )
         for entry in entries
     ]  # fmt: skip
