@@ -24,7 +24,7 @@ from webtochat.recipe import Evaluate, Task
 from webtochat.tokens import rows
 from webtochat.tokens import tokenizer as bpe
 from webtochat.tokens.tokenizer import SPECIALS, Tokenizer
-from webtochat.train.rank import distributed
+from webtochat.train import together
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval"
 BITS = {"a": 1, "b": 2, "c": 3, " ": 3}
@@ -320,7 +320,7 @@ def scored(found: list[Encoded], shard: bool, world: int) -> list[list[bool]]:
     torch.set_num_threads(1)
     model = tiny.transformer(words(), 3)
     if shard:
-        distributed(model, shard, torch.device("cpu"), world)
+        together.spread(model, shard=True)
     return [flags.tolist() for flags in likelihood.score(model, found, words().vocabulary)]
 
 
