@@ -137,12 +137,13 @@ def compare(options: argparse.Namespace, workspace: Path) -> None:
 
     whole = recipe.load(str(ROOT / "recipes" / "demo.yaml"))
     demo, packing = whole.pretrain, whole.tokens.packing
-    training, held_out = passages(options.texts, 5 * options.tokens)
+    training, held_out = passages(options.texts, 8 * options.tokens)
     learned = commit_tokens(str(workspace), NAME, training, held_out[:1], options.vocabulary, packing)
     size = held_out_rows(learned, held_out, workspace / "held-out.npy")
     tree = {
         "name": NAME, "workspace": str(workspace), "tokens": {"sequence_length": LENGTH},
-        "model": {"depth": options.depth, "max_positions": LENGTH}, "cluster": {"compile": True},
+        "model": {"depth": options.depth, "max_positions": LENGTH, "zero_residual": whole.model.zero_residual},
+        "cluster": {"compile": True},
         "pretrain": demo.model_dump() | {
             "tokens": options.tokens, "batch_tokens": options.batch_tokens, "evaluate_every": 0, "checkpoint_every": 0,
         },

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -106,6 +107,7 @@ def nanochat_quality(folder: str, made: str, threads: str, checkout: str, *setti
     import tiktoken
 
     home = Path(folder, "nanochat")
+    shutil.rmtree(home, ignore_errors=True)
     os.environ |= {"NANOCHAT_BASE_DIR": str(home), "OMP_NUM_THREADS": threads}
     sys.path.insert(0, checkout)
     from nanochat.checkpoint_manager import build_model, find_last_step
