@@ -91,7 +91,8 @@ def pretrain(run: Run) -> Artifact:
         )  # fmt: skip
         per_step, steps = budget(recipe, config)
         epochs = mixed.epochs(steps * per_step)
-        gone_through = ", ".join(f"{count:.2f} epochs of {name}" for name, count in epochs.items())
+        of = (f" of {name}" if len(epochs) > 1 else "" for name in epochs)
+        gone_through = ", ".join(f"{count:.2f} epochs{of_it}" for count, of_it in zip(epochs.values(), of, strict=True))
         stage.say(
             f"{amount(config.parameters)} parameters, {amount(steps * per_step * length)} tokens in {steps} steps "
             f"({gone_through})"
