@@ -33,10 +33,10 @@ PROGRAMS = {
     "memory_device": "print('ESCAPED', open('/dev/mem', 'rb').read(10))",
     "shared_memory": "open('/dev/shm/x', 'wb').write(b'x' * (1 << 20))\nprint('ESCAPED')",
     "inherited_descriptors": (
-        "import os\nfor number in range(3, 64):\n    try:\n        text = os.read(number, 100)\n"
+        "import os\nfor number in range(3, 4096):\n    try:\n        text = os.read(number, 100)\n"
         "        if b'canary' in text: print('ESCAPED', text)\n    except OSError: pass"
     ),
-    "write_descriptors": "import os\nfor number in range(3, 64):\n    try:\n        os.write(number, b'x')\n"
+    "write_descriptors": "import os\nfor number in range(3, 4096):\n    try:\n        os.write(number, b'x')\n"
     "        print('ESCAPED')\n    except OSError: pass",
     # what the machine tells
     "environment": "import os\nprint(dict(os.environ))",

@@ -130,8 +130,9 @@ class SearchIndex:
         meta = json.loads(storage.read_bytes(os.path.join(directory, META)))
         name = meta["schema"][0]["options"]["indexing"]["tokenizer"]
         self._words, self._telling = words_of(name), words_of(name, all_of_them=False)
-        # Tantivy writes a lock beside the index to open it: beside links to its files, as the artifact is not ours.
-        with tempfile.TemporaryDirectory(prefix="webtochat-") as links:
+        # Tantivy writes a lock beside the index to open it: beside links to its files, as the artifact is not ours. One
+        # of its threads may write another while the links go.
+        with tempfile.TemporaryDirectory(prefix="webtochat-", ignore_cleanup_errors=True) as links:
             for file in os.listdir(directory):
                 os.symlink(os.path.join(os.path.abspath(directory), file), os.path.join(links, file))
             self._index = tantivy.Index.open(links)
