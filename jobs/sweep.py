@@ -151,10 +151,12 @@ def sweep(
 
 def look_up(run: Run, entry: Entry, inputs: list[Artifact], halving: Halving | None) -> None:
     """What earlier attempts left of a trial. Raises UserError if it was begun with other settings."""
+    from webtochat.model.imported import Given
     from webtochat.train.stage import pretrain_identity
 
     directory = storage.join(entry.directory, "pretrain")
-    begun = artifact.begin(directory, "pretrain", pretrain_identity(entry.recipe, inputs[1]), inputs)
+    identity = pretrain_identity(entry.recipe, inputs[1], Given.of(entry.recipe))
+    begun = artifact.begin(directory, "pretrain", identity, inputs)
     if isinstance(begun, Artifact):
         entry.made = begun
         run.screen.say(f"  {entry.trial.name}: reused")

@@ -64,7 +64,7 @@ def pretrain(run: Run) -> Artifact:
     mixture, most = corpora(recipe, tokens), recipe.pretrain.evaluate_tasks
     if most and not recipe.evaluate.tasks:
         raise UserError(f"pretrain.evaluate_tasks is {most}, but evaluate.tasks names none: docs/training.md tells how")
-    stage = run.begin("pretrain", pretrain_identity(recipe, tokens), [tokenizer, tokens])
+    stage = run.begin("pretrain", pretrain_identity(recipe, tokens, given), [tokenizer, tokens])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -122,9 +122,9 @@ def pretrain(run: Run) -> Artifact:
         return stage.commit(counts=counts, summary=made, gain=gain)
 
 
-def pretrain_identity(recipe: Recipe, tokens: Artifact) -> dict[str, Any]:
-    """Of a pretrain on the recipe's own `tokens` and what its mixture names."""
-    given = Given.of(recipe)
+def pretrain_identity(recipe: Recipe, tokens: Artifact, given: Given | None) -> dict[str, Any]:
+    """Of a pretrain on the recipe's own `tokens` and what its mixture names. `given` is handed in, as finding it reads
+    all its weights."""
     identity = recipe.identity("model") if given is None else {"given": given.identity}
     identity["pretrain"] = _literals(recipe, "pretrain")
     identity["pretrain"]["mixture"] = {
