@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,16 +25,6 @@ from webtochat.errors import UserError
 SCHEMA = pa.schema([("piece", pa.large_string()), ("count", pa.int64())])
 BATCH = 500_000
 """Distinct pieces that a Python counter holds (some 100 bytes each) before they become a table (some 20 each)."""
-
-WORDS = r"[^\r\n\p{{L}}\p{{N}}]?+\p{{L}}+|\p{{N}}{0}| ?[^\s\p{{L}}\p{{N}}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-BEFORE_SPACES = {
-    *(rf"'(?i:[sdmt]|ll|ve|re)|{WORDS.format(digits)}" for digits in ("{1,2}", "{1,3}", "")),
-    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-}
-"""Patterns (nanochat's, GPT-4's, Qwen's, GPT-2's) that begin a piece at each space that has no other behind it, and see
-nothing beyond: none takes such a space but as its first character, and (?!\\S) asks only whether space follows. What
-lies between two of those spaces is cut once, however often it occurs: TIMES."""
-_SPACE, _MORE = regex.compile(r" (?=\S)"), regex.compile(r" (?!\S)")
 
 
 @dataclass(frozen=True)
@@ -69,35 +58,20 @@ def splitter(pattern: str) -> Callable[[str], list[str]]:
 
 def count(texts: Iterable[str], pattern: str, max_pieces: int = sys.maxsize) -> Counts:
     """Counts in bounded memory: beyond `max_pieces` distinct ones, the rarest are dropped, as in `together`."""
-    split = splitter(pattern)
-    words, counter = Counter[str](), Counter[str]()
+    split, counter = splitter(pattern), Counter[str]()
     parts, characters = Counts(SCHEMA.empty_table(), 0, 0), 0
     for text in texts:
-        if pattern in BEFORE_SPACES:
-            # Most texts hold single spaces only, which str.split finds 20 times as fast.
-            first, *behind = _SPACE.split(text) if _MORE.search(text) else text.split(" ")
-            words.update(behind)
-            counter.update(split(first))
-        else:
-            counter.update(split(text))
+        counter.update(split(text))
         characters += len(text)
-        if len(words) + len(counter) >= BATCH:
-            parts = together([parts, _counted(words, counter, split)], max_pieces)
-            words.clear()
+        if len(counter) >= BATCH:
+            parts = together([parts, _counted(counter)], max_pieces)
             counter.clear()
-    parts = together([parts, _counted(words, counter, split)], max_pieces)
+    parts = together([parts, _counted(counter)], max_pieces)
     return Counts(parts.table, characters, parts.dropped)
 
 
-def _counted(words: Counter[str], counter: Counter[str], split: Callable[[str], list[str]]) -> Counts:
-    """Not yet summed: a piece may stand in several rows."""
-    # All words as one text: cutting each alone takes three times as long.
-    pieces = split("".join(f" {word}" for word in words))
-    ends = np.cumsum(np.fromiter((len(word) + 1 for word in words), np.int64, len(words)))
-    word = np.searchsorted(ends, np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces))))
-    times = np.fromiter(words.values(), np.int64, len(words))[word]
-    others = np.fromiter(counter.values(), np.int64, len(counter))
-    columns = [pa.array([*pieces, *counter], pa.large_string()), pa.array(np.concatenate([times, others]))]
+def _counted(counter: Counter[str]) -> Counts:
+    columns = [pa.array(counter.keys(), pa.large_string()), pa.array(counter.values(), pa.int64())]
     return Counts(pa.table(columns, schema=SCHEMA), 0, 0)
 
 
