@@ -1,11 +1,13 @@
-"""transformers' Trainer and nanochat on windows that webtochat wrote. Runs in the peers' environment
+"""transformers' Trainer, TRL and nanochat on what webtochat wrote. Runs in the peers' environment
 (requirements/peers.txt), and knows nothing of webtochat: a folder in, a JSON file out.
 
 python benchmarks/training_peers.py trainer folder made.json 2 1
+python benchmarks/training_peers.py trl folder made.json 2 packed 1
 python benchmarks/training_peers.py nanochat folder made.json 2 ../nanochat
 python benchmarks/training_peers.py nanochat-quality folder made.json 2 ../nanochat --depth=4 --num-iterations=100
 
-The folder holds `windows.npy` (int32, windows in order × positions + 1), `model/` (Hugging Face) and `settings.json`.
+The folder holds `windows.npy` (int32, windows in order × positions + 1), `model/` (Hugging Face) and `settings.json`;
+for TRL `rows.json` and `base/model/`.
 """
 
 from __future__ import annotations
@@ -24,9 +26,13 @@ import numpy as np
 import torch
 
 
-def read(folder: str, threads: str) -> tuple[dict[str, Any], torch.Tensor]:
+def limit(threads: str) -> None:
     torch.set_num_threads(int(threads))
     torch.set_flush_denormal(True)
+
+
+def read(folder: str, threads: str) -> tuple[dict[str, Any], torch.Tensor]:
+    limit(threads)
     settings = json.loads(Path(folder, "settings.json").read_text())
     return settings, torch.from_numpy(np.load(Path(folder, "windows.npy")).astype(np.int64))
 
@@ -40,13 +46,61 @@ def write(made: str, ends: list[float], losses: list[torch.Tensor], version: str
 def trainer(folder: str, made: str, threads: str, compiled: str) -> None:
     """With the recipe's AdamW, on whole windows, and nothing written or logged."""
     import transformers
-    from transformers import Qwen3ForCausalLM, Trainer, TrainerCallback, TrainingArguments
+    from transformers import Qwen3ForCausalLM, Trainer, TrainingArguments
 
     settings, windows = read(folder, threads)
+    rows = [{"input_ids": row[:-1], "labels": row[1:], "shift_labels": row[1:]} for row in windows]
+    model = Qwen3ForCausalLM.from_pretrained(f"{folder}/model", dtype=torch.float32, attn_implementation="sdpa")
+    arguments = TrainingArguments(
+        output_dir=f"{folder}/trainer", per_device_train_batch_size=settings["windows_per_step"],
+        train_sampling_strategy="sequential", dataloader_pin_memory=False, **shared(settings, compiled),
+    )  # fmt: skip
+    timed(Trainer, made, transformers.__version__, model=model, args=arguments, train_dataset=rows)
+
+
+def trl(folder: str, made: str, threads: str, rows: str, compiled: str) -> None:
+    """With the same AdamW, its conversations `padded` or `packed` as it does."""
+    import trl
+    from datasets import Dataset
+    from transformers import AutoTokenizer, Qwen3ForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    limit(threads)
+    told = json.loads(Path(folder, "rows.json").read_text())
+    base = f"{folder}/base/model"
+    model = Qwen3ForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa")
+    packed = rows == "packed"
+    arguments = SFTConfig(
+        output_dir=f"{folder}/trl", packing=packed, max_length=told["length"], gradient_checkpointing=False, bf16=False,
+        per_device_train_batch_size=told["windows_per_step" if packed else "rows_per_step"], dataloader_drop_last=True,
+        dataloader_pin_memory=False, **shared(told, compiled),
+    )  # fmt: skip
+    data = Dataset.from_dict({name: told[name] for name in ("input_ids", "assistant_masks")})
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    timed(
+        SFTTrainer, made, trl.__version__, model=model, args=arguments, train_dataset=data, processing_class=tokenizer
+    )
+
+
+def shared(settings: dict[str, Any], compiled: str) -> dict[str, Any]:
+    """What both trainers get: the recipe's AdamW, and nothing written or logged."""
+    return {
+        "num_train_epochs": 1, "learning_rate": settings["lr"], "lr_scheduler_type": "constant",
+        "optim": "adamw_torch_fused", "adam_beta1": settings["beta1"], "adam_beta2": settings["beta2"],
+        "weight_decay": settings["weight_decay"], "max_grad_norm": settings["clip"], "torch_compile": compiled == "1",
+        "use_cpu": True, "dataloader_num_workers": 0, "logging_strategy": "no", "save_strategy": "no",
+        "report_to": "none", "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def timed(kind: Any, made: str, version: str, **given: Any) -> None:
+    """Trains, and writes the seconds and the loss of each step."""
+    from transformers import TrainerCallback
+
     ends: list[float] = []
     losses: list[torch.Tensor] = []
 
-    class Watched(Trainer):
+    class Watched(kind):
         def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
             losses.append(super().training_step(*arguments, **named))
             return losses[-1]
@@ -58,18 +112,8 @@ def trainer(folder: str, made: str, threads: str, compiled: str) -> None:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ends.append(time.perf_counter())
 
-    rows = [{"input_ids": row[:-1], "labels": row[1:], "shift_labels": row[1:]} for row in windows]
-    model = Qwen3ForCausalLM.from_pretrained(f"{folder}/model", dtype=torch.float32, attn_implementation="sdpa")
-    arguments = TrainingArguments(
-        output_dir=f"{folder}/trainer", per_device_train_batch_size=settings["windows_per_step"], num_train_epochs=1,
-        train_sampling_strategy="sequential", learning_rate=settings["lr"], lr_scheduler_type="constant",
-        optim="adamw_torch_fused", adam_beta1=settings["beta1"], adam_beta2=settings["beta2"],
-        weight_decay=settings["weight_decay"], max_grad_norm=settings["clip"], torch_compile=compiled == "1",
-        use_cpu=True, dataloader_num_workers=0, dataloader_pin_memory=False, remove_unused_columns=False,
-        logging_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True,
-    )  # fmt: skip
-    Watched(model=model, args=arguments, train_dataset=rows, callbacks=[Clock()]).train()
-    write(made, ends, losses, transformers.__version__)
+    Watched(callbacks=[Clock()], **given).train()
+    write(made, ends, losses, version)
 
 
 def nanochat(folder: str, made: str, threads: str, checkout: str) -> None:
@@ -144,5 +188,5 @@ def nanochat_quality(folder: str, made: str, threads: str, checkout: str, *setti
 
 
 if __name__ == "__main__":
-    known = {"trainer": trainer, "nanochat": nanochat, "nanochat-quality": nanochat_quality}
+    known = {"trainer": trainer, "trl": trl, "nanochat": nanochat, "nanochat-quality": nanochat_quality}
     known[sys.argv[1]](*sys.argv[2:])

@@ -57,7 +57,11 @@ def splitter(pattern: str) -> Callable[[str], list[str]]:
 
 
 def count(texts: Iterable[str], pattern: str, max_pieces: int = sys.maxsize) -> Counts:
-    """Counts in bounded memory: beyond `max_pieces` distinct ones, the rarest are dropped, as in `together`."""
+    """Counts in bounded memory: beyond `max_pieces` distinct ones, the rarest are dropped, as in `together`.
+
+    Most of the time goes to Python's handling of each piece. Counting words first, by the spaces between them, and
+    cutting each distinct one once took 0.93 of it: not worth a second way.
+    """
     split, counter = splitter(pattern), Counter[str]()
     parts, characters = Counts(SCHEMA.empty_table(), 0, 0), 0
     for text in texts:
