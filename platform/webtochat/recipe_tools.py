@@ -67,3 +67,7 @@ class Tools(Section):
     call_seconds: float = Field(30.0, gt=0)
     """A call that takes longer is given up, whatever the tool's own limits are."""
     result_characters: int = Field(8000, ge=100)
+    max_rounds: int = Field(8, ge=1)
+    """How often a conversation calls tools, one or several at a time, before an answer of it must call none."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Of a conversation, results included; by default as many as the model has positions."""

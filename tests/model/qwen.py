@@ -17,8 +17,15 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_prefix|>"]
 PLAIN = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
 """Added tokens that Qwen does not call special."""
 TEMPLATE = """\
+{%- if tools -%}
+{{- '<|im_start|>system\\n' + (messages[0].content + '\\n\\n' if messages[0].role == 'system' else '') -}}
+{{- '# What you may call\\n\\n<tools>' -}}
+{%- for tool in tools -%}{{- '\\n' + (tool | tojson) -}}{%- endfor -%}
+{{- '\\n</tools>\\n\\nAs in <tool_call>\\n{"name": …}\\n</tool_call><|im_end|>\\n' -}}
+{%- endif -%}
 {%- for message in messages -%}
-{%- if message.role == 'tool' -%}
+{%- if tools and loop.first and message.role == 'system' -%}
+{%- elif message.role == 'tool' -%}
 {{- '' if not loop.first and loop.previtem.role == 'tool' else '<|im_start|>user' -}}
 {{- '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' -}}
 {{- '' if not loop.last and loop.nextitem.role == 'tool' else '<|im_end|>\\n' -}}

@@ -15,6 +15,8 @@ from webtochat.tokens.chat import parse, render
 from webtochat.tokens.imported import CHATML, CHATML_TEMPLATE, CONVERSATIONS, TOOL_CONVERSATIONS, adopted
 from webtochat.tokens.markers import OURS
 from webtochat.tokens.tokenizer import Tokenizer
+from webtochat.tools.python import Python
+from webtochat.tools.tool import definitions
 
 CHAT = [
     {"role": "system", "content": "Be brief. (éa)"},
@@ -58,6 +60,30 @@ def test_the_renderer_s_ids_are_the_template_s(tokenizer: Tokenizer, directory: 
         assert render(tokenizer, messages, add_generation_prompt=asking).ids == told, length
     # Here tokens reach over what stands beside each other: a line end after `}}` and `.` is theirs.
     assert any(tokenizer.decode([number]) == "}\n" for number in render(tokenizer, CHAT).ids)
+
+
+def test_tools_are_told_as_the_template_tells_them(tokenizer: Tokenizer, directory: Path) -> None:
+    from transformers import AutoTokenizer
+
+    theirs, tools = AutoTokenizer.from_pretrained(directory), definitions([Python()])
+    for messages in (CHAT[:2], CHAT[1:2], CHAT):
+        told = theirs.apply_chat_template(messages, return_dict=False, tools=tools, enable_thinking=False)
+        assert render(tokenizer, messages, tools=tools).ids == told
+    assert tokenizer.markers.tools.startswith("# What you may call") and "{definitions}" in tokenizer.markers.tools
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("{%- if tools -%}", "{%- if false -%}"), ("messages[0].content + '\\n\\n'", "messages[0].content"),
+     ("(tool | tojson)", "tool.function.name")],
+)  # fmt: skip
+def test_where_a_template_tells_tools_otherwise_they_are_told_by_name(tmp_path: Path, old: str, new: str) -> None:
+    assert old in qwen.template()
+    qwen.save_tokenizer(tmp_path, chat_template=qwen.template().replace(old, new, 1))
+    found = adopted(str(tmp_path), {})
+    assert len(found.notes) == 1 and found.notes[0].startswith("tools are told by their names alone, as its chat")
+    told = render(found.tokenizer, CHAT[:2], tools=definitions([Python()])).ids
+    assert "Be brief. (éa)\n\nTools: python.<|im_end|>" in found.tokenizer.decode(told)
 
 
 def test_a_prompt_is_how_its_answer_begins(tokenizer: Tokenizer) -> None:
@@ -201,7 +227,9 @@ def test_without_a_template_one_goes_with_it(tmp_path: Path) -> None:
     theirs = AutoTokenizer.from_pretrained(tmp_path / "kept")
     assert theirs.chat_template == CHATML_TEMPLATE
     for messages in [CHAT, *CONVERSATIONS.values(), *TOOL_CONVERSATIONS.values()]:
-        assert theirs.apply_chat_template(messages, return_dict=False) == render(found.tokenizer, messages).ids
+        for tools in ([], definitions([Python()])):
+            told = theirs.apply_chat_template(messages, tools=tools, return_dict=False)
+            assert told == render(found.tokenizer, messages, tools=tools).ids
 
 
 def test_another_kind_of_tokenizer_is_refused(tmp_path: Path) -> None:

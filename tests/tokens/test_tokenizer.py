@@ -83,9 +83,11 @@ def test_the_template_agrees_with_the_renderer(tokenizer: Tokenizer, tmp_path: P
         {"role": "tool", "content": "42"},
         CHAT[2],
     ]  # fmt: skip
-    for messages in (CHAT, tool):
-        ours = render(tokenizer, messages).ids
-        assert theirs.apply_chat_template(messages, tokenize=True, return_dict=False) == ours
+    tools = [{"type": "function", "function": {"name": name}} for name in ("python", "web_search")]
+    for messages in (CHAT, tool, CHAT[1:]):
+        for told in ([], tools):
+            ours = render(tokenizer, messages, tools=told).ids
+            assert theirs.apply_chat_template(messages, tools=told, tokenize=True, return_dict=False) == ours
     prompt = render(tokenizer, CHAT[:2], add_generation_prompt=True).ids
     theirs_prompt = theirs.apply_chat_template(CHAT[:2], add_generation_prompt=True, return_dict=False)
     assert theirs_prompt == prompt

@@ -89,7 +89,7 @@ class Engine:
         self,
         prompts: Sequence[Sequence[int]],
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | Sequence[int],
         temperature: float = 0.0,
         top_p: float = 1.0,
         n: int = 1,
@@ -100,20 +100,21 @@ class Engine:
         `seed` + p·n + i; vLLM's last bits depend on the batch, so equal seeds give equal ids only for equal calls.
 
         A prompt that leaves no room for one new token raises ValueError; one that leaves less than `max_new_tokens`
-        is generated as far as the room goes.
+        (of all prompts, or of each) is generated as far as the room goes.
         """
         from vllm import SamplingParams
 
         requests: list[Any] = []
         parameters = []
-        for place, prompt in enumerate(prompts):
+        limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+        for place, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
             room = self.max_model_length - len(prompt)
             if not prompt or room < 1:
                 raise ValueError(f"prompt {place} has {len(prompt)} tokens; 1 to {self.max_model_length - 1} fit")
             requests.append({"prompt_token_ids": list(prompt)})
             parameters.append(
                 SamplingParams(
-                    n=n, temperature=temperature, top_p=top_p, max_tokens=min(max_new_tokens, room),
+                    n=n, temperature=temperature, top_p=top_p, max_tokens=min(limit, room),
                     seed=None if seed is None or temperature == 0 else seed + place * n,
                     stop_token_ids=list(stop_token_ids), logprobs=0 if self._logprobs else None, detokenize=False,
                     ignore_eos=True,

@@ -2,18 +2,24 @@
 
 A message is `<|im_start|>role<|im_sep|>content<|im_end|>`, or what the tokenizer's marker map says. Markers are placed
 by id and contents are encoded with the special tokens off, so nothing a user types can become control. Tool calls are
-Hermes style.
+Hermes style; which tools there are stands at the end of the system message.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from webtochat.tokens.markers import DEFINITIONS, NAMES
 from webtochat.tokens.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant", "tool")
+Message = dict[str, Any]
+Definition = dict[str, Any]
+"""Of a tool, in the form of OpenAI's API."""
 
 
 @dataclass
@@ -54,19 +60,23 @@ class _Writer:
             self._text = ""
 
 
-def render(tokenizer: Tokenizer, messages: list[dict[str, Any]], add_generation_prompt: bool = False) -> Rendered:
-    """Token ids of a conversation. Raises ValueError with a short reason where a row is not a conversation, or where
-    the tokenizer has no markers for it."""
+def render(
+    tokenizer: Tokenizer, messages: list[Message], add_generation_prompt: bool = False, tools: Sequence[Definition] = ()
+) -> Rendered:
+    """Token ids of a conversation. `tools`: those that it is told of. Raises ValueError with a short reason where a row
+    is not a conversation, or where the tokenizer has no markers for it."""
     if not isinstance(messages, list) or not messages:
         raise ValueError("no messages")
     if not tokenizer.markers.chats:
         raise ValueError("the tokenizer has no markers for messages")
+    if any(not isinstance(message, dict) for message in messages):
+        raise ValueError("a message is not an object")
+    if tools and messages[0].get("role") != "system":
+        messages = [{"role": "system", "content": ""}, *messages]
     writer, before = _Writer(tokenizer), None
     for number, message in enumerate(messages, 1):
-        if not isinstance(message, dict):
-            raise ValueError("a message is not an object")
         following = messages[number] if number < len(messages) else None
-        _add_message(writer, message, before, following)
+        _add_message(writer, message, before, following, () if before else tools)
         before = message
     if add_generation_prompt:
         _open(writer, "assistant")
@@ -75,14 +85,23 @@ def render(tokenizer: Tokenizer, messages: list[dict[str, Any]], add_generation_
     return writer.rendered
 
 
+def following(tokenizer: Tokenizer, messages: list[Message]) -> list[int]:
+    """The ids from the end of an assistant's message, whatever it holds, to where its next one begins: `messages` stand
+    between. So what was generated stays as it is."""
+    ids = render(tokenizer, [{"role": "assistant", "content": ""}, *messages], add_generation_prompt=True).ids
+    return ids[ids.index(tokenizer.stops[0]) + 1 :]
+
+
 def _open(writer: _Writer, role: str) -> None:
     writer.mark(writer.tokenizer.markers.message_start)
     writer.text(role)
     writer.mark(writer.tokenizer.markers.role_end)
 
 
-def _add_message(writer: _Writer, message: dict[str, Any], before: Any, following: Any) -> None:
-    """`before`, `following`: the messages beside it, or None."""
+def _add_message(
+    writer: _Writer, message: Message, before: Message | None, following: Message | None, tools: Sequence[Definition]
+) -> None:
+    """`before`, `following`: the messages beside it, or None. `tools`: those that it tells of."""
     role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls") or []
     if role not in ROLES:
         raise ValueError("unknown role")
@@ -113,6 +132,8 @@ def _add_message(writer: _Writer, message: dict[str, Any], before: Any, followin
         if learned and following is None:
             writer.mark(markers.thoughts)
         writer.text(content, learned)
+        if tools:
+            _tell(writer, tools, apart=bool(content))
     for number, call in enumerate(calls):
         if content or number:
             writer.mark(markers.between, True)
@@ -123,13 +144,37 @@ def _add_message(writer: _Writer, message: dict[str, Any], before: Any, followin
     writer.mark(markers.after_message)
 
 
-def _is_response(message: Any) -> bool:
-    return isinstance(message, dict) and message.get("role") == "tool"
+def _tell(writer: _Writer, tools: Sequence[Definition], apart: bool) -> None:
+    """Writes which tools there are; `apart`: from what the message says else."""
+    if not writer.tokenizer.markers.calls:
+        raise ValueError("the tokenizer has no markers for tool calls")
+    functions = [_function(tool) for tool in tools]
+    if any(not isinstance(each.get("name"), str) for each in functions):
+        raise ValueError("a tool has no name")
+    if apart:
+        writer.text("\n\n")
+    for piece in re.split(f"({NAMES}|{DEFINITIONS})", writer.tokenizer.markers.tools):
+        if piece == NAMES:
+            writer.text(", ".join(each["name"] for each in functions))
+        elif piece == DEFINITIONS:
+            writer.text("\n".join(map(_json, tools)))
+        else:
+            writer.mark(piece)
+
+
+def _function(told: Any) -> dict[str, Any]:
+    """What a call or a definition holds under `function`, or is."""
+    function = told.get("function", told) if isinstance(told, dict) else None
+    return function if isinstance(function, dict) else {}
+
+
+def _is_response(message: Message | None) -> bool:
+    return message is not None and message.get("role") == "tool"
 
 
 def _call_text(call: Any) -> str:
-    function = call.get("function", call) if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+    function = _function(call)
+    if not isinstance(function.get("name"), str):
         raise ValueError("a tool call has no name")
     arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
@@ -139,10 +184,14 @@ def _call_text(call: Any) -> str:
             raise ValueError("a tool call's arguments are not JSON") from error
     if not isinstance(arguments, dict):
         raise ValueError("a tool call's arguments are not an object")
+    return _json({"name": function["name"], "arguments": arguments})
+
+
+def _json(value: Any) -> str:
     try:
-        return json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False)
     except (TypeError, RecursionError) as error:
-        raise ValueError("a tool call's arguments are not JSON") from error
+        raise ValueError("a tool or a call of it is not JSON") from error
 
 
 @dataclass

@@ -22,10 +22,12 @@ ASKED, ANSWERED = ("instruction", "prompt", "question"), ("output", "response", 
 
 
 def conversations(rows: Iterable[Row], skipped: Counter[str]) -> Iterator[Row]:
-    """Rows with `messages`. A row of no known form is counted in `skipped`, with the reason."""
+    """Rows with `messages`, and `tools` where the row tells of any. A row of no known form is counted in `skipped`, with
+    the reason."""
     for row in rows:
         try:
-            yield {"messages": messages_of(row)}
+            tools = tools_of(row)
+            yield {"messages": messages_of(row)} | ({"tools": tools} if tools else {})
         except ValueError as error:
             skipped[str(error).replace(" ", "_")] += 1
 
@@ -45,6 +47,19 @@ def messages_of(row: Row) -> list[dict[str, Any]]:
     given = row.get("input")
     question = f"{asked}\n\n{given}" if isinstance(given, str) and given.strip() else asked
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answered}]
+
+
+def tools_of(row: Row) -> list[Any]:
+    """Definitions as a list, or as its JSON. Raises ValueError with a short reason."""
+    tools = row.get("tools") or []
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except (ValueError, RecursionError) as error:
+            raise ValueError("the tools are not JSON") from error
+    if not isinstance(tools, list):
+        raise ValueError("the tools are not a list")
+    return tools
 
 
 def _message(turn: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -17,9 +18,9 @@ from tokenizers import decoders, models
 
 from webtochat.errors import UserError
 from webtochat.tokens import markers
-from webtochat.tokens.chat import render
-from webtochat.tokens.markers import END_OF_TEXT, MESSAGE_END, MESSAGE_START, OURS, Markers
-from webtochat.tokens.tokenizer import MARKERS, SPECIALS, Tokenizer, backend_of, read_files
+from webtochat.tokens.chat import Definition, render
+from webtochat.tokens.markers import DEFINITIONS, END_OF_TEXT, MESSAGE_END, MESSAGE_START, OURS, Markers
+from webtochat.tokens.tokenizer import MARKERS, SPECIALS, TOLD_TOOLS, Tokenizer, backend_of, read_files
 
 CHATML = Markers(
     pad=END_OF_TEXT, role_end="\n", after_message="\n", call="<tool_call>\n", call_end="\n</tool_call>",
@@ -31,8 +32,12 @@ TOOL_TOKENS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_respons
 TEMPLATE = "chat_template.jinja"
 
 CHATML_TEMPLATE = (
-    "{%- for message in messages -%}"
+    TOLD_TOOLS.replace("START", "'<|im_start|>system\\n'").replace("END", "'<|im_end|>\\n'")
+    + "{%- for message in messages -%}"
     "{%- if message['role'] != 'tool' -%}{{- '<|im_start|>' + message['role'] + '\\n' + (message['content'] or '') -}}"
+    "{%- if loop.first and told and message['role'] == 'system' -%}"
+    "{{- ('\\n\\n' if message['content'] else '') + told -}}"
+    "{%- endif -%}"
     "{%- elif loop.first or loop.previtem['role'] != 'tool' -%}{{- '<|im_start|>user\\n' -}}{%- else -%}{{- '\\n' -}}"
     "{%- endif -%}"
     "{%- if message['role'] == 'tool' -%}"
@@ -70,6 +75,10 @@ CONVERSATIONS = {
     "a question after an answer": _CHAT[:4],
 }  # fmt: skip
 TOOL_CONVERSATIONS = {"tool calls and responses": _TOOLS, "a tool call": _TOOLS[:2], "tool responses": _TOOLS[:4]}
+_DEFINITIONS: list[dict[str, Any]] = [
+    {"type": "function", "function": {"name": name, "description": "It's \"é\" <1>", "parameters": {"type": "object"}}}
+    for name in ("python", "web_search")
+]
 
 
 class Adopted(NamedTuple):
@@ -126,6 +135,11 @@ def adopted(directory: str, by_hand: dict[str, Any], add: bool = False) -> Adopt
             if differs and not by_hand:
                 raise UserError(f"{differs}: give tokenizer.markers by hand for the tokenizer in {directory}")
             notes += [f"taken as given by hand, though {differs}"] if differs else []
+            if found.calls and "tools" not in by_hand and not differs:
+                told = replace(found, tools=_tools(theirs, found))
+                differs = _difference(Tokenizer(backend, told), theirs, _DEFINITIONS)
+                found = found if differs else told
+                notes += [f"tools are told by their names alone, as {differs}"] if differs else []
     tokenizer = Tokenizer(backend, found, files | {MARKERS: found.write()})
     return Adopted(tokenizer, notes, [tokenizer.special(each) for each in added])
 
@@ -176,14 +190,32 @@ def _thoughts(theirs: Any, found: Markers, known: set[str]) -> str:
     return rest if rest != prompt and not text.strip() else ""
 
 
-def _difference(tokenizer: Tokenizer, theirs: Any) -> str:
+def _tools(theirs: Any, found: Markers) -> str:
+    """How its template tells of tools in a system message of nothing else, as a marker; as it is by default where it
+    does not tell of them there."""
+    try:
+        alone, plain = (_templated(theirs, _CHAT[1:2], tokenize=False, tools=each) for each in (_DEFINITIONS, None))
+    except TemplateError:
+        return found.tools
+    begin, end = f"{found.message_start}system{found.role_end}", f"{found.message_end}{found.after_message}{plain}"
+    form = alone.removeprefix(begin).removesuffix(end)
+    listed = "\n".join(json.dumps(each, ensure_ascii=False) for each in _DEFINITIONS)
+    understood = alone == begin + form + end and listed in form
+    return form.replace(listed, DEFINITIONS) if understood else found.tools
+
+
+def _difference(tokenizer: Tokenizer, theirs: Any, tools: Sequence[Definition] = ()) -> str:
     """The first place where the template's ids are not the renderer's, in words; "" where there is none."""
     cases = CONVERSATIONS | (TOOL_CONVERSATIONS if tokenizer.markers.calls else {})
+    if tools:
+        cases = {f"{name}, told of tools": messages for name, messages in cases.items()}
     for name, messages in cases.items():
         asking = messages[-1]["role"] != "assistant"
-        ours = render(tokenizer, messages, add_generation_prompt=asking).ids
+        ours = render(tokenizer, messages, add_generation_prompt=asking, tools=tools).ids
         try:
-            ids = _templated(theirs, messages, tokenize=True, add_generation_prompt=asking)
+            ids = _templated(
+                theirs, messages, tokenize=True, add_generation_prompt=asking, tools=list(tools) or None
+            )
         except TemplateError as error:
             return f"its chat template does not take {name} ({' '.join(str(error).split())[:100]})"
         place = next((n for n, pair in enumerate(zip_longest(ids, ours)) if pair[0] != pair[1]), None)

@@ -20,6 +20,7 @@ ALONE = {"document", "pad", "message_start", "message_end"}
 ONE = {"call", "call_end", "response", "response_end"}
 """Fields that hold one token."""
 OPTIONAL = ONE | {"message_start", "message_end"}
+NAMES, DEFINITIONS = "{names}", "{definitions}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Markers:
     """Between an answer and its calls, between calls, and between the responses of one message."""
     response_role: str = "tool"
     """Under which tool responses are sent. Where it is another than `tool`, those in a row are one message."""
+    tools: str = f"Tools: {NAMES}."
+    """How a system message tells which tools there are, after what else it says: in place of `{names}` their names, of
+    `{definitions}` their JSON, one a line. By name a small model can afford; what the names mean it learns by example.
+    May hold any text."""
     thoughts: str = ""
     """An empty block of thoughts: before an answer that ends the conversation, and at the end of a prompt."""
 
@@ -58,8 +63,9 @@ class Markers:
         return None not in (self.call, self.call_end, self.response, self.response_end)
 
     def forms(self) -> list[tuple[str, str]]:
-        """Field and text of each marker that there is."""
-        return [(name, form) for name, form in asdict(self).items() if form is not None and name != "response_role"]
+        """Field and text of each marker that there is, less those that may hold any text."""
+        texts = ("response_role", "tools")
+        return [(name, form) for name, form in asdict(self).items() if form is not None and name not in texts]
 
     def write(self) -> bytes:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()

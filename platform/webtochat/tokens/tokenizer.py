@@ -47,11 +47,22 @@ SPECIALS = [
     TOOL_CALL, TOOL_CALL_END, TOOL_RESPONSE, TOOL_RESPONSE_END,
 ]  # fmt: skip
 
+TOLD_TOOLS = (
+    "{%- set told = '' -%}{%- if tools -%}"
+    "{%- set told = 'Tools: ' + (tools | map(attribute='function.name') | join(', ')) + '.' -%}"
+    "{%- if messages[0]['role'] != 'system' -%}{{- START + told + END -}}{%- endif -%}{%- endif -%}"
+)
+"""How a template of ours tells tools by name. START and END are those of a system message. After what a system message
+says, `told` is to come on a line of its own."""
 CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
+    TOLD_TOOLS.replace("START", "'<|im_start|>system<|im_sep|>'").replace("END", "'<|im_end|>'")
+    + "{%- for message in messages -%}"
     "{{- '<|im_start|>' + message['role'] + '<|im_sep|>' -}}"
     "{%- if message['role'] == 'tool' -%}{{- '<tool_response>' + message['content'] + '</tool_response>' -}}"
     "{%- else -%}{{- message['content'] or '' -}}{%- endif -%}"
+    "{%- if loop.first and told and message['role'] == 'system' -%}"
+    "{{- ('\\n\\n' if message['content'] else '') + told -}}"
+    "{%- endif -%}"
     "{%- for call in message['tool_calls'] or [] -%}"
     "{%- set function = call['function'] or call -%}{%- set arguments = function['arguments'] -%}"
     "{{- '<tool_call>{\"name\": ' + (function['name'] | tojson) + ', \"arguments\": '"

@@ -43,7 +43,8 @@ def rendered_rows(
     kept = []
     for row in rows:
         try:
-            rendered = render(tokenizer, row.get("messages"))  # type: ignore[arg-type]  # the renderer checks it
+            messages: Any = row.get("messages")  # the renderer checks it
+            rendered = render(tokenizer, messages, tools=row.get("tools") or ())
         except ValueError as error:
             skipped[str(error).replace(" ", "_")] += 1
             continue
