@@ -22,8 +22,8 @@ ASKED, ANSWERED = ("instruction", "prompt", "question"), ("output", "response", 
 
 
 def conversations(rows: Iterable[Row], skipped: Counter[str]) -> Iterator[Row]:
-    """Rows with `messages`, and `tools` where the row tells of any. A row of no known form is counted in `skipped`, with
-    the reason."""
+    """Rows with `messages`, and `tools` where the row tells of any. A row of no known form is counted in `skipped`,
+    with the reason."""
     for row in rows:
         try:
             tools = tools_of(row)
