@@ -1,4 +1,4 @@
-"""The agent loop without an engine: what a model may write and what tools may answer, and what then stands in the ids."""
+"""The agent loop without an engine: what a model may write, what tools may answer, and what then stands in the ids."""
 
 from __future__ import annotations
 
