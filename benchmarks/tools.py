@@ -84,10 +84,10 @@ def searches(path: Path) -> Iterable[str]:
             took = []
             for query in queries:
                 began = time.perf_counter()
-                index.search(query, web.results, web.snippet_characters, web.query_words, web.title_weight)
+                index.search(query, web)
                 took.append(1000 * (time.perf_counter() - began))
             yield f"| {name} | {shown(took)} |"
-        first = sum(index.search(each.title, 1, 50, 32, web.title_weight)[0].url == each.url for each in some)
+        first = sum(index.search(each.title, web)[0].url == each.url for each in some)
         yield f"\nOf {len(some)} titles {100 * first / len(some):.1f} % find their own document first."
 
 

@@ -118,7 +118,7 @@ def placed(recipe: Any, overrides: Sequence[str] = ()) -> Any:
     if shared and not any(override.startswith("workspace=") for override in overrides):
         recipe = recipe.model_copy(update={"workspace": shared})
     if submitted():
-        sources = [*recipe.sft.data, *recipe.evaluate.questions, *recipe.evaluate.tasks]
+        sources = [*recipe.sft.data, *recipe.demonstrations.direct, *recipe.evaluate.questions, *recipe.evaluate.tasks]
         read = [*recipe.crawl.paths, *(source.path for source in sources)]
         read += [path for path in recipe.pretrain.mixture if path != "own"]
         read += [path for path in (recipe.pretrain.start, recipe.tokenizer.start) if path is not None]

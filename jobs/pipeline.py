@@ -28,6 +28,7 @@ STAGES = {
     "measure": "webtochat.curate.stage",
     "curate": "webtochat.curate.stage",
     "index": "webtochat.tools.stage",
+    "demonstrations": "webtochat.demonstrations.stage",
     "tokenizer": "webtochat.tokens.stage",
     "tokens": "webtochat.tokens.stage",
     "pretrain": "webtochat.train.stage",
@@ -46,11 +47,13 @@ class Made(NamedTuple):
 
 def stages_of(chosen: Recipe, until: str | None) -> list[str]:
     """What this recipe runs, in order: clean documents enter at curate, so nothing is measured from WARC files; for a
-    model that is imported as it is, no page is read at all."""
+    model that is imported as it is, no page is read at all, unless it is shown how to find things in them."""
+    skipped = ["measure"] if chosen.crawl.source == "documents" else []
+    if not chosen.demonstrations.wanted:
+        skipped.append("demonstrations")
     if not chosen.pretrain.tokens:
-        skipped = list(STAGES)[: list(STAGES).index("pretrain")]
-    else:
-        skipped = ["measure"] if chosen.crawl.source == "documents" else []
+        before = list(STAGES)[: list(STAGES).index("pretrain")]
+        skipped += ["tokenizer", "tokens"] if chosen.demonstrations.wanted else before
     stages = [stage for stage in STAGES if stage not in skipped]
     if until is None:
         return stages

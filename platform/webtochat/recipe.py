@@ -164,6 +164,31 @@ class SFT(Optimizer):
     seed: int = 1
 
 
+class Demonstrations(Section):
+    """Conversations in which tools are called, to fine-tune on, and questions of the same kinds for the test. Every
+    call is made with the recipe's own tools. All of none: no tools are taught."""
+
+    documents: int = Field(0, ge=0)
+    """Questions about what kept documents state, for web_search and open_page."""
+    strangers: int = Field(0, ge=0)
+    """About names that are in no document, where the answer is that nothing was found."""
+    programs: dict[Literal["sums", "products", "chains", "letters", "days"], Annotated[int, Field(ge=0)]] = {}
+    """How many of each kind, for python."""
+    direct: list[DataSource] = []
+    """Conversations that are told of the tools and call none."""
+    questions: int = Field(200, ge=0)
+    """Most of each kind that are held out for the test."""
+    held_out_percent: float = Field(20.0, ge=0, le=100)
+    """Of names, numbers and words, by hash: none of them is in a conversation."""
+    pages: int = Field(20_000, ge=1)
+    """Documents that are read for questions, drawn by hash."""
+    seed: int = 1
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self.documents or self.strangers or any(self.programs.values()))
+
+
 class Task(DataSource):
     """Rows of which a model is to find the right answer the likeliest; evals/tasks.py tells their forms. `weight` does
     not count."""
@@ -195,6 +220,8 @@ class Evaluate(Section):
     """Of each task, drawn by seed."""
     max_questions_per_kind: int = 400
     max_new_tokens: int = 48
+    max_call_tokens: int = Field(256, ge=1)
+    """Of each answer and each call where tools may be called."""
     temperature: float = 0.0
     sources: dict[str, str] = {}
     """name → glob on the host: held-out bits per byte are told by source."""
@@ -255,6 +282,8 @@ class Cluster(Section):
     """How often training goes on from its newest checkpoint after a worker died."""
     device_batch_tokens: int | None = None
     """Per worker and forward pass; the rest of the batch is accumulated. None: the whole share."""
+    tool_threads: int = Field(8, ge=1)
+    """Calls of tools that run beside each other where many conversations are answered together."""
     engines: int = 1
     engine_gpus: int | None = None
     kv_cache_gib: float = 1.0
@@ -286,6 +315,7 @@ class Recipe(Section):
     tokens: Tokens = Tokens()
     model: Model = Model()
     pretrain: Pretrain = Pretrain()
+    demonstrations: Demonstrations = Demonstrations()
     sft: SFT = SFT()
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()

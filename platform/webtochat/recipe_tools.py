@@ -50,6 +50,9 @@ class WebTool(Section):
     query_words: int = Field(32, ge=1)
     """Of a longer query the first are searched for."""
     title_weight: float = 2.0
+    """How many times a word in a title counts."""
+    phrase_weight: float = 2.0
+    """How many times two words count that stand beside each other in the query and in the text."""
     snippet_characters: int = Field(200, ge=20)
     page_characters: int = Field(3000, ge=100)
     """Of a page in one answer."""

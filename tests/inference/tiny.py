@@ -23,7 +23,7 @@ from webtochat.model.config import ModelConfig
 from webtochat.model.transformer import Transformer
 from webtochat.recipe import Model
 from webtochat.tokens import tokenizer as bpe
-from webtochat.tokens.chat import render
+from webtochat.tokens.chat import Rendered, render
 from webtochat.tokens.shards import Document, write_shard
 from webtochat.tokens.tokenizer import Tokenizer
 
@@ -73,6 +73,10 @@ def taught(model: Transformer, words: Tokenizer, pairs: list[tuple[str, str]], s
         render(words, [{"role": "user", "content": question}, {"role": "assistant", "content": reply}])
         for question, reply in pairs
     ]
+    return fitted(model, rows, steps)
+
+
+def fitted(model: Transformer, rows: list[Rendered], steps: int) -> Transformer:
     length = max(len(row.ids) for row in rows)
     tokens = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in rows])
     mask = torch.tensor([row.loss_mask + [0] * (length - len(row.ids)) for row in rows])

@@ -17,7 +17,7 @@ from webtochat import artifact, storage
 from webtochat.artifact import Artifact, Draft
 from webtochat.errors import UserError
 from webtochat.recipe import Recipe
-from webtochat.recipe_tools import Index
+from webtochat.recipe_tools import Index, WebTool
 from webtochat.run import Run, Screen
 from webtochat.tools import index as making
 from webtochat.tools import stage
@@ -75,7 +75,7 @@ def made(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, 
 
 
 def search(found: SearchIndex, query: str, results: int = 5) -> list[str]:
-    return [each.url for each in found.search(query, results, 100, 32, 2.0)]
+    return [each.url for each in found.search(query, WebTool(results=results, snippet_characters=100))]
 
 
 def test_every_document_is_found_and_opened(made: tuple[Run, Artifact]) -> None:

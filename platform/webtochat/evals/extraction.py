@@ -30,6 +30,8 @@ class Extracted:
     relation: str
     evidence: str
     """The sentence that states it."""
+    statement: str
+    """The words of it that do."""
 
     def question(self, seed: int) -> str:
         """One of the wordings, by seed and subject."""
@@ -237,4 +239,4 @@ def _stated(sentence: str, before: str) -> Iterator[Extracted]:
         # Of a thing its head will do: "a cat" for "a small cat".
         heads = [value.split()[-1]] if "{thing}" in statement else []
         answers = list(dict.fromkeys([value, *heads]))
-        yield Extracted(questions, answers, subject, relation.name.replace("{what}", what), sentence)
+        yield Extracted(questions, answers, subject, relation.name.replace("{what}", what), sentence, match[0])

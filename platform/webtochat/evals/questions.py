@@ -11,8 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from webtochat.tokens.chat import parse
+from webtochat.tokens.chat import Reply, parse
 from webtochat.tokens.tokenizer import Tokenizer
+
+QUESTIONS = "questions.jsonl"
+"""Of the stage that holds some out."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Verdict:
     reply: str
     correct: bool
     format_kept: bool
-    """Ended by <|im_end|> before the limit, not empty, and without any other marker."""
+    """Ended by <|im_end|> before the limit, not empty, and without any other marker; every call before it is one."""
 
 
 def from_rows(rows: Iterable[dict[str, Any]], skipped: Counter[str]) -> list[Question]:
@@ -103,9 +106,16 @@ def is_right(reply: str, answers: Sequence[str], options: Sequence[str] = ()) ->
 
 def judge(tokenizer: Tokenizer, question: Question, ids: list[int]) -> Verdict:
     """Judges the generated ids: text that was cut by the limit is still read for the answer."""
-    reply = parse(tokenizer, ids)
-    kept = reply.ended and not reply.stray and not reply.tool_calls and bool(reply.content.strip())
-    return Verdict(reply.content, is_right(reply.content, question.answers, question.options), kept)
+    return verdict(question, [parse(tokenizer, ids)])
+
+
+def verdict(question: Question, replies: Sequence[Reply]) -> Verdict:
+    """Judges the last of the replies that a question got, and the form of all: those before it call tools."""
+    said = replies[-1].content if replies else ""
+    kept = bool(said.strip()) and not replies[-1].tool_calls and all(
+        reply.ended and not reply.stray and all("function" in call for call in reply.tool_calls) for reply in replies
+    )  # fmt: skip
+    return Verdict(said, is_right(said, question.answers, question.options), kept)
 
 
 def wilson(successes: int, total: int, z: float = 1.96) -> tuple[float, float]:

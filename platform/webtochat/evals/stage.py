@@ -10,28 +10,32 @@ import json
 import os
 import random
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
 from webtochat import artifact, storage
+from webtochat.agent import driver
+from webtochat.agent.conversation import Conversation
 from webtochat.artifact import Artifact
 from webtochat.errors import UserError
-from webtochat.evals import baselines, bits, curve, likelihood, tasks
-from webtochat.evals.questions import Question, Verdict, at_most, from_rows, judge, tally
+from webtochat.evals import baselines, bits, curve, likelihood, results, tasks
+from webtochat.evals.questions import QUESTIONS, Question, at_most, from_rows, tally, verdict
+from webtochat.evals.results import Answered
 from webtochat.evals.tasks import Encoded
 from webtochat.inference import actors
 from webtochat.inference.actors import ModelPath
-from webtochat.inference.engine import positions
+from webtochat.inference.engine import Completion, positions
 from webtochat.recipe import Evaluate, Recipe
+from webtochat.recipe_tools import Tools
 from webtochat.run import Run, Stage
 from webtochat.tokens import rows
-from webtochat.tokens.chat import render
 from webtochat.tokens.shards import Document, Split, dtype_of
 from webtochat.tokens.tokenizer import Tokenizer
+from webtochat.tools.tool import Tool
+from webtochat.tools.toolbox import toolbox
 
 BATCH = 256
 """Prompts handed to the engine at once: enough to fill it, few enough to show progress."""
@@ -42,12 +46,15 @@ NGRAM_BYTES = 10_000_000
 def evaluate(run: Run) -> Artifact:
     base, chat = run.open("pretrain"), run.open("sft")
     tokens = _tokens(run)
+    shown = [run.open("demonstrations"), run.open("index")] if run.recipe.demonstrations.wanted else []
     section = run.recipe.evaluate
     sources, missing = rows.available(section.questions, run.recipe.miniweb)
     identity = run.recipe.identity("evaluate")
     identity["evaluate"]["questions"] = [rows.identity(source, run.recipe.miniweb) for source in sources]
     identity["evaluate"]["tasks"] = tasks.identity(section, run.recipe.miniweb)
-    stage = run.begin("evaluate", identity, [each for each in (tokens, base, chat) if each is not None])
+    if shown:
+        identity |= run.recipe.identity("tools")
+    stage = run.begin("evaluate", identity, [each for each in (tokens, base, chat, *shown) if each is not None])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -59,6 +66,12 @@ def evaluate(run: Run) -> Artifact:
             for question in from_rows(rows.read(source, run.recipe.miniweb, skipped), skipped)
         ]  # fmt: skip
         asked = at_most(asked, section.max_questions_per_kind, section.seed)
+        held: list[Question] = []
+        tools: list[Tool] = []
+        if shown:
+            written = rows.read(rows.DataSource(path=shown[0].path(QUESTIONS)), None, skipped)
+            held = at_most(from_rows(written, skipped), section.max_questions_per_kind, section.seed)
+            tools = toolbox(run.recipe.tools, shown[1].local())
         models = {"base": ModelPath.of(base), "sft": ModelPath.of(chat)}
         tokenizer = Tokenizer.load(models["base"].local())
         length = run.recipe.tokens.sequence_length
@@ -67,11 +80,13 @@ def evaluate(run: Run) -> Artifact:
         if tokens is None:
             stage.say("no held-out bits per byte: an imported model was trained on none of this recipe's tokens")
         scores = _start_scores(run.recipe, tokens, models, encoded)
-        answered = _ask(stage, run.recipe, models, asked) if asked else {}
+        answered = _ask(stage, run.recipe, models, asked, held, tools) if asked or held else []
         result: dict[str, Any] = ray.get(scores)
-        result["questions"] = {name: tally(asked, verdicts) for name, verdicts in answered.items()}
+        told = [tally(each.questions, each.verdicts) for each in answered]
+        result["questions"] = dict(zip(("base", "sft"), told, strict=False)) if asked else {}
+        result["tools"] = dict(zip(("without", "with"), told[2:], strict=True)) if held else {}
         result["skipped_sources"] = [source.path for source in missing]
-        return _commit(stage, result, asked, answered, skipped)
+        return _commit(stage, result, answered, skipped)
 
 
 def _tokens(run: Run) -> Artifact | None:
@@ -196,131 +211,87 @@ def _byte_stream(stream: np.ndarray, separator: int, tokenizer: Tokenizer) -> np
 # questions -----------------------------------------------------------------------------------------------------------
 
 
-def _ask(stage: Stage, recipe: Recipe, models: dict[str, ModelPath], asked: list[Question]) -> dict[str, list[Verdict]]:
-    """Every question put to every model, rendered as a chat: the base model too, to show what sft gained."""
+def _ask(
+    stage: Stage, recipe: Recipe, models: dict[str, ModelPath], asked: list[Question], held: list[Question],
+    tools: list[Tool],
+) -> list[Answered]:  # fmt: skip
+    """Questions put to every model, rendered as a chat: the base model too, to show what sft gained. The chat model
+    answers those of `held` as well, once without tools and once with them."""
     section, cluster = recipe.evaluate, recipe.cluster
-    names = list(models)
-    tokenizer = Tokenizer.load(models[names[0]].local())  # sft keeps it
-    most = positions(models[names[0]].local())
-    prompts = [_prompt(tokenizer, each.question, most - section.max_new_tokens) for each in asked]
+    base, chat = models.values()
+    tokenizer = Tokenizer.load(base.local())  # sft keeps it
+    most = positions(base.local())
+    turns = [
+        _Turn("base", base, asked, []), _Turn("sft", chat, asked, []), _Turn("sft", chat, held, []),
+        _Turn("sft", chat, held, tools),
+    ]  # fmt: skip
+    begun = [turn.begun(tokenizer, recipe.tools, most) for turn in turns]
     # No more than these take: the cache for all positions of a large model may not fit.
-    length = min(most, max(map(len, prompts)) + section.max_new_tokens)
+    prompts = [len(each.ids) for some in begun for each in some]
+    length = recipe.tools.max_tokens or most if tools else max(prompts) + section.max_new_tokens
     engine = actors.start(
-        models[names[0]], gpus=cluster.engine_gpus, kv_cache_gib=cluster.kv_cache_gib, max_model_length=length
+        base, gpus=cluster.engine_gpus, kv_cache_gib=cluster.kv_cache_gib, max_model_length=min(most, length)
     )
-    verdicts: dict[str, list[Verdict]] = {}
+
+    def generate(prompts: list[list[int]], **options: Any) -> list[list[Completion]]:
+        return ray.get(engine.generate.remote(prompts, **options))
+
+    done, loaded = 0, base
     try:
-        for place, name in enumerate(names):
-            if place:
-                ray.get(engine.load.remote(models[name]))
-            replies: list[list[int]] = []
-            for begin in range(0, len(prompts), BATCH):
-                finished = ray.get(engine.generate.remote(
-                    prompts[begin : begin + BATCH], max_new_tokens=section.max_new_tokens,
-                    temperature=section.temperature, seed=section.seed + begin, stop_token_ids=tokenizer.stops,
-                ))  # fmt: skip
-                replies += [completions[0].ids for completions in finished]
-                stage.progress(place * len(asked) + len(replies), len(names) * len(asked), "questions", name)
-            verdicts[name] = [judge(tokenizer, each, ids) for each, ids in zip(asked, replies, strict=True)]
+        for turn, conversations in zip(turns, begun, strict=True):
+            if turn.model != loaded:
+                ray.get(engine.load.remote(turn.model))
+                loaded = turn.model
+            for begin in range(0, len(conversations), BATCH):
+                some = conversations[begin : begin + BATCH]
+                driver.answer(
+                    some, generate, max_new_tokens=section.max_call_tokens if turn.tools else section.max_new_tokens,
+                    temperature=section.temperature, seed=section.seed + begin, section=recipe.tools,
+                    threads=cluster.tool_threads,
+                )  # fmt: skip
+                done += len(some)
+                stage.progress(done, len(prompts), "questions", turn.name)
     finally:
         ray.kill(engine)
-    return verdicts
+    return [turn.answered(conversations) for turn, conversations in zip(turns, begun, strict=True)]
 
 
-def _prompt(tokenizer: Tokenizer, question: str, room: int) -> list[int]:
-    """A question that is too long for the model keeps its end, as the reply must follow it."""
-    ids = render(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True).ids
-    return ids[-max(1, room) :]
+class _Turn(NamedTuple):
+    """A model's turn at some questions."""
+
+    name: str
+    model: ModelPath
+    questions: list[Question]
+    tools: list[Tool]
+
+    def begun(self, tokenizer: Tokenizer, section: Tools, most: int) -> list[Conversation]:
+        return [
+            Conversation(
+                tokenizer, [{"role": "user", "content": each.question}], self.tools, positions=most, section=section
+            )
+            for each in self.questions
+        ]  # fmt: skip
+
+    def answered(self, conversations: list[Conversation]) -> Answered:
+        pairs = zip(self.questions, conversations, strict=True)
+        verdicts = [verdict(question, each.replies) for question, each in pairs]
+        texts = [each.tokenizer.decode(each.ids) for each in conversations]
+        return Answered(self.name, bool(self.tools), self.questions, verdicts, texts)
 
 
 # what is told --------------------------------------------------------------------------------------------------------
 
 
-def _commit(
-    stage: Stage, result: dict[str, Any], asked: list[Question], answered: dict[str, list[Verdict]],
-    skipped: Counter[str],
-) -> Artifact:  # fmt: skip
+def _commit(stage: Stage, result: dict[str, Any], answered: list[Answered], skipped: Counter[str]) -> Artifact:
     storage.write_bytes(stage.path("evaluation.json"), json.dumps(result, indent=1).encode())
     with storage.writing(stage.path("answers.parquet")) as local:
-        pq.write_table(_answers(asked, answered), local, compression="zstd")
+        pq.write_table(results.answers(answered), local, compression="zstd")
     if any(told["by_stated"].get("fact") for told in result["questions"].values()):
         with storage.writing(stage.path("facts_curve.svg")) as local:
             curve.draw(result["questions"], local)
-    stage.metrics(_metrics(result))
-    for line in _task_lines(result["tasks"]):
+    stage.metrics(results.metrics(result))
+    for line in [*results.task_lines(result["tasks"]), *results.tool_lines(result["tools"])]:
         stage.say(line)
-    counts = {"questions": len(asked), "rows_skipped": dict(skipped), "sources_skipped": result["skipped_sources"]}
-    return stage.commit(counts=counts, summary=_summary(result), gain=_gain(result))
-
-
-def _answers(asked: list[Question], answered: dict[str, list[Verdict]]) -> pa.Table:
-    told = [
-        {
-            "model": name, "kind": question.kind, "question": question.question, "reply": verdict.reply,
-            "answers": question.answers, "stated": question.stated, "correct": verdict.correct,
-            "format_kept": verdict.format_kept,
-        }
-        for name, verdicts in answered.items() for question, verdict in zip(asked, verdicts, strict=True)
-    ]  # fmt: skip
-    schema = pa.schema([
-        ("model", pa.string()), ("kind", pa.string()), ("question", pa.string()), ("reply", pa.string()),
-        ("answers", pa.list_(pa.string())), ("stated", pa.int64()), ("correct", pa.bool_()),
-        ("format_kept", pa.bool_()),
-    ])  # fmt: skip
-    return pa.Table.from_pylist(told, schema)
-
-
-def _metrics(result: dict[str, Any]) -> dict[str, float]:
-    held_out = result["bits_per_byte"]
-    found = {f"bits_per_byte/{key}": held_out[key] for key in ("start", "xz") if key in held_out}
-    for name, told in (held_out["models"] | held_out.get("by_source", {})).items():
-        found |= {f"bits_per_byte/{name}/{source}": value for source, value in told.items()}
-    for name, told in result["questions"].items():
-        found |= {f"accuracy/{name}/{kind}": each["rate"] for kind, each in told["accuracy"].items()}
-        found |= {
-            f"accuracy/{name}/{kind}/stated_{stated}": each["rate"]
-            for kind, by_stated in told["by_stated"].items() for stated, each in by_stated.items()
-        }  # fmt: skip
-        found[f"format/{name}"] = told["format"]["rate"]
-    for name, told in result["tasks"].items():
-        found[f"core/{name}"] = told["core"]
-        found |= {f"task/{name}/{task}": each["rate"] for task, each in told["by_task"].items()}
-    return found
-
-
-def _task_lines(by_model: dict[str, Any]) -> list[str]:
-    """A line for each task, with 95 % intervals, and one for CORE."""
-    if not by_model:
-        return []
-    width = max(map(len, by_model["base"]["by_task"]))
-    lines = []
-    for task, on_base in by_model["base"]["by_task"].items():
-        rates = []
-        for name, told in by_model.items():
-            rate, low, high = (100 * told["by_task"][task][key] for key in ("rate", "low", "high"))
-            rates.append(f"{name} {rate:.1f} % ({low:.1f} to {high:.1f})")
-        chance = 100 * on_base["chance"]
-        lines.append(f"{task:{width}}  {', '.join(rates)}; chance {chance:.0f} %, {on_base['of']:,} rows")
-    cores = ", ".join(f"{name} {told['core']:.4f}" for name, told in by_model.items())
-    return [*lines, f"{'core':{width}}  {cores}"]
-
-
-def _summary(result: dict[str, Any]) -> str:
-    held_out = result["bits_per_byte"]
-    bar = f" (xz {held_out['xz']:.2f}, 5-gram {held_out['5gram']:.2f})" if "xz" in held_out else ""
-    parts = [f"bits/byte {held_out['models']['base']['total']:.2f}{bar}"] if held_out["models"] else []
-    parts += [f"core {result['tasks']['base']['core']:.3f}"] if result["tasks"] else []
-    accuracy = result["questions"]["sft"]["accuracy"] if result["questions"] else {}
-    for kind in [each for each in ("fact", "arithmetic") if each in accuracy] or list(accuracy)[:1]:
-        told = accuracy[kind]
-        parts.append(f"{kind}s {100 * told['rate']:.0f} % (chance {100 * told['chance']:.0f} %)")
-    return "; ".join(parts).replace("arithmetics", "sums")
-
-
-def _gain(result: dict[str, Any]) -> str:
-    if not result["questions"]:
-        return ""
-    before, after = (result["questions"][name]["accuracy"] for name in ("base", "sft"))
-    kind = "fact" if "fact" in after else next(iter(after))
-    gained = after[kind]["rate"] - before[kind]["rate"]
-    return f"{gained:+.2f} {kind}s, format {100 * result['questions']['sft']['format']['rate']:.1f} %"
+    questions = sum(len(each.questions) for each in answered if each.model == "sft" and not each.tools)
+    counts = {"questions": questions, "rows_skipped": dict(skipped), "sources_skipped": result["skipped_sources"]}
+    return stage.commit(counts=counts, summary=results.summary(result), gain=results.gain(result))

@@ -18,11 +18,13 @@ SPEAKERS = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
     "system": "system", "observation": "tool", "tool": "tool", "function_response": "tool",
 }  # fmt: skip
+CONVERSATIONS = "conversations.jsonl"
+"""Of the stage that makes some."""
 ASKED, ANSWERED = ("instruction", "prompt", "question"), ("output", "response", "completion", "answer")
 
 
 def conversations(rows: Iterable[Row], skipped: Counter[str]) -> Iterator[Row]:
-    """Rows with `messages`, and `tools` where the row tells of any. A row of no known form is counted in `skipped`,
+    """Rows with `messages`, and with `tools` where they tell of any. A row of no known form is counted in `skipped`,
     with the reason."""
     for row in rows:
         try:

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import tantivy
@@ -22,7 +23,7 @@ from tantivy import Filter, Occur, Query, TextAnalyzer, TextAnalyzerBuilder, Tok
 
 from webtochat import storage
 from webtochat.errors import UserError
-from webtochat.recipe_tools import Index
+from webtochat.recipe_tools import Index, WebTool
 
 META = "meta.json"
 PLAIN = "words"
@@ -123,6 +124,20 @@ def _empty(section: Index, directory: str) -> tantivy.Index:
     return made
 
 
+def _around(text: str, snippet: Any, characters: int) -> str:
+    """So many characters of a text, or the few more to the ends of words, with what was found in their middle: the
+    fragment that tantivy tells may end right after it."""
+    fragment = snippet.fragment()
+    marks = [(each.start, each.end) for each in snippet.highlighted()]
+    if not marks:
+        return text[:characters]
+    before = fragment.encode()[: (marks[0][0] + marks[-1][1]) // 2].decode("utf-8", "ignore")  # they are told in bytes
+    middle = text.index(fragment) + len(before)
+    begin, end = max(0, middle - characters // 2), middle + characters // 2
+    begin = text.find(" ", begin) + 1 if begin and " " in text[begin:middle] else begin
+    return text[begin : text.rfind(" ", middle, end) if " " in text[middle:end] and end < len(text) else end]
+
+
 class SearchIndex:
     """An index that is only read, from a local directory (`Artifact.local()`)."""
 
@@ -140,25 +155,38 @@ class SearchIndex:
             self._searcher = self._index.searcher()
         self.documents: int = self._searcher.num_docs
 
-    def search(self, query: str, results: int, snippet_characters: int, most_words: int, title: float) -> list[Found]:
-        """The best documents for the words of a query; `title` is how many times one in a title counts. All of a query
-        is words: tantivy's own parser of queries overflows its stack where they are nested."""
-        terms = list(dict.fromkeys(self._telling.analyze(query) or self._words.analyze(query)))[:most_words]
+    def search(self, query: str, section: WebTool) -> list[Found]:
+        """The best documents for the words of a query. All of a query is words: tantivy's own parser of queries
+        overflows its stack where they are nested. Two that stand beside each other count once more where they do so in
+        a text, or a first name here and a last name there would be the person of that name."""
+        said = (self._telling.analyze(query) or self._words.analyze(query))[: section.query_words]
+        terms, pairs = list(dict.fromkeys(said)), list(dict.fromkeys(pairwise(said)))
         schema = self._index.schema
         wanted = [(Occur.Should, Query.term_query(schema, "text", term)) for term in terms]
         wanted += [
-            (Occur.Should, Query.boost_query(Query.term_query(schema, "title", term), title)) for term in terms
+            (Occur.Should, Query.boost_query(query, weight))
+            for weight, queries in (
+                (section.title_weight, [Query.term_query(schema, "title", term) for term in terms]),
+                (section.phrase_weight, [Query.phrase_query(schema, "text", list(pair)) for pair in pairs]),
+            )
+            for query in queries
         ]
         asked = Query.boolean_query(wanted)
         snippets = tantivy.SnippetGenerator.create(self._searcher, asked, schema, "text")
-        snippets.set_max_num_chars(snippet_characters)
+        snippets.set_max_num_chars(section.snippet_characters)
         found = []
-        for _, place in self._searcher.search(asked, results).hits:
+        for _, place in self._searcher.search(asked, section.results).hits:
             document = self._searcher.doc(place)
-            text = document["text"][0]
-            shown = snippets.snippet_from_doc(document).fragment() or text[:snippet_characters]
+            shown = _around(document["text"][0], snippets.snippet_from_doc(document), section.snippet_characters)
             found.append(Found(document["title"][0], document["url"][0], " ".join(shown.split())))
         return found
+
+    def documents_with(self, phrase: str, most: int) -> int:
+        """How many documents have these words beside each other; of more than `most`, that."""
+        schema, words = self._index.schema, self._words.analyze(phrase)
+        if len(words) > 1:
+            return len(self._searcher.search(Query.phrase_query(schema, "text", list(words)), most).hits)
+        return sum(len(self._searcher.search(Query.term_query(schema, "text", word), most).hits) for word in words)
 
     def page(self, url: str) -> Document | None:
         """The document of an address; of several the first."""

@@ -115,9 +115,7 @@ class WebSearch:
         if section.engine == "index":
             if index is None:
                 raise UserError("tools.web.engine is index, and there is none: run jobs/index.py first")
-            self._search: Engine = lambda query: index.search(
-                query, section.results, section.snippet_characters, section.query_words, section.title_weight
-            )
+            self._search: Engine = lambda query: index.search(query, section)
         else:
             self._search = HOSTED[section.engine](section)
 

@@ -27,7 +27,7 @@ from webtochat.model.imported import Given
 from webtochat.recipe import Cluster, Recipe
 from webtochat.run import Run, Stage
 from webtochat.tokens import rows
-from webtochat.tokens.conversations import conversations
+from webtochat.tokens.conversations import CONVERSATIONS, conversations
 from webtochat.tokens.mixture import Corpus, Mixture
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.train.line import Line, amount
@@ -177,9 +177,10 @@ def sft(run: Run) -> Artifact:
     """`model/`: the pretrained model taught to answer, by the recipe's conversations; metrics.jsonl: its curve."""
     recipe, settings = run.recipe, run.recipe.sft
     base = run.open("pretrain")
+    shown = [run.open("demonstrations")] if recipe.demonstrations.wanted else []
     sources, missing = rows.available(settings.data, recipe.miniweb)
     identity = {"sft": _literals(recipe, "sft") | {"data": [rows.identity(each, recipe.miniweb) for each in sources]}}
-    stage = run.begin("sft", identity, [base])
+    stage = run.begin("sft", identity, [base, *shown])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -195,10 +196,16 @@ def sft(run: Run) -> Artifact:
                 "the model's tokenizer has no markers of messages to fine-tune it by: import it again with "
                 "pretrain.add_markers=true"
             )
+        if shown and not tokenizer.markers.calls:
+            raise UserError(
+                "the model's tokenizer has no markers of tool calls, which the recipe's demonstrations need: import it "
+                "again with pretrain.add_markers=true, or do without them by demonstrations={}"
+            )
         unread: Counter[str] = Counter()
+        written = [rows.DataSource(path=each.path(CONVERSATIONS)) for each in shown]
         read = [
             row
-            for source in sources
+            for source in [*sources, *written]
             for row in rows.weighted(
                 conversations(rows.read(source, recipe.miniweb, unread), unread), source.weight, settings.seed
             )
