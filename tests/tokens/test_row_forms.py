@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -57,6 +58,18 @@ def test_rows_of_no_known_form_are_counted_by_reason() -> None:
     assert skipped == {
         "no_messages": 3, "a_message_is_not_an_object": 1, "unknown_role": 1, "a_tool_call_is_not_JSON": 2,
     }  # fmt: skip
+
+
+def test_rows_tell_of_tools() -> None:
+    told, skipped = [{"name": "weather"}], Counter[str]()
+    rows_in = [{"messages": HELLO, "tools": each} for each in (told, json.dumps(told), "[]", None, "[{", "3")]
+    assert [row.get("tools") for row in conversations(rows_in, skipped)] == [told, told, None, None]
+    assert skipped == {"the_tools_are_not_JSON": 1, "the_tools_are_not_a_list": 1}
+    tokenizer = bpe.train(["a few words"], 300, TokenizerSection().pattern)
+    assert "Tools: weather." in tokenizer.decode(render(tokenizer, HELLO, tools=told).ids)
+    for wrong, reason in (([3], "no name"), ([{"name": 3}], "no name")):
+        with pytest.raises(ValueError, match=reason):
+            render(tokenizer, HELLO, tools=wrong)
 
 
 @pytest.mark.skipif(not REAL.exists() and not os.environ.get("CI"), reason="the shared data is not here")

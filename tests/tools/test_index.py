@@ -90,6 +90,23 @@ def test_every_document_is_found_and_opened(made: tuple[Run, Artifact]) -> None:
     assert found.page("http://a.test/") is None and found.page("") is None
 
 
+def test_words_that_stand_together_count_more_and_are_shown() -> None:
+    filler = "some other words of no use to anybody here. " * 9
+    documents = [
+        Document("apart", "a", f"Ada Birch and Bo Ash came. Ada and Ash {filler}Ash Ash Ada Ada"),
+        Document("together", "b", f"{filler}Then it was said that Ada Ash likes tea very much. {filler}" * 3),
+        Document("Ünïcode", "c", "é" * 300 + " Zoë Ünger lives there " + "ü" * 300),
+    ]  # fmt: skip
+    found = index_of(documents, Index())
+    section = WebTool(snippet_characters=60)
+    first = found.search("about Ada Ash", section)[0]
+    assert first.url == "b" and "Ada Ash likes tea" in first.snippet and len(first.snippet) <= 60
+    assert found.search("about Ada Ash", section.model_copy(update={"phrase_weight": 0.0}))[0].url == "a"
+    assert "Zoë Ünger" in found.search("Zoë Ünger", section)[0].snippet
+    counted = [found.documents_with(name, most=2) for name in ("Ada Ash", "Ash Bo", "Ada", "Zoë", "nobody", "?")]
+    assert counted == [1, 0, 2, 1, 0, 0]
+
+
 def test_words_are_compared_by_stem_and_titles_count_more() -> None:
     documents = [
         Document("Rivers", "a", "nothing of it here"), Document("Other", "b", "she runs by the river"),
