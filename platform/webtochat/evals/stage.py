@@ -202,7 +202,7 @@ def _ask(stage: Stage, recipe: Recipe, models: dict[str, ModelPath], asked: list
     names = list(models)
     tokenizer = Tokenizer.load(models[names[0]].local())  # sft keeps it
     most = positions(models[names[0]].local())
-    prompts = [_prompt(tokenizer, each.question, most - section.max_new_tokens) for each in asked]
+    prompts = [prompt_ids(tokenizer, each.question, most - section.max_new_tokens) for each in asked]
     # No more than these take: the cache for all positions of a large model may not fit.
     length = min(most, max(map(len, prompts)) + section.max_new_tokens)
     engine = actors.start(
@@ -227,7 +227,7 @@ def _ask(stage: Stage, recipe: Recipe, models: dict[str, ModelPath], asked: list
     return verdicts
 
 
-def _prompt(tokenizer: Tokenizer, question: str, room: int) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, question: str, room: int) -> list[int]:
     """A question that is too long for the model keeps its end, as the reply must follow it."""
     ids = render(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True).ids
     return ids[-max(1, room) :]

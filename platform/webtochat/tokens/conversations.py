@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from webtochat.recipe import Recipe
+from webtochat.tokens import rows
 from webtochat.tokens.rows import Row
 
 SPEAKERS = {
@@ -21,9 +23,21 @@ SPEAKERS = {
 ASKED, ANSWERED = ("instruction", "prompt", "question"), ("output", "response", "completion", "answer")
 
 
-def conversations(rows: Iterable[Row], skipped: Counter[str]) -> Iterator[Row]:
+def chats(recipe: Recipe, skipped: Counter[str]) -> list[Row]:
+    """The conversations of sft.data that this recipe can read, each as often as its source weighs."""
+    sources, _ = rows.available(recipe.sft.data, recipe.miniweb)
+    return [
+        row
+        for source in sources
+        for row in rows.weighted(
+            conversations(rows.read(source, recipe.miniweb, skipped), skipped), source.weight, recipe.sft.seed
+        )
+    ]
+
+
+def conversations(found: Iterable[Row], skipped: Counter[str]) -> Iterator[Row]:
     """Rows with `messages`. A row of no known form is counted in `skipped`, with the reason."""
-    for row in rows:
+    for row in found:
         try:
             yield {"messages": messages_of(row)}
         except ValueError as error:
