@@ -32,6 +32,7 @@ STAGES = {
     "tokens": "webtochat.tokens.stage",
     "pretrain": "webtochat.train.stage",
     "sft": "webtochat.train.stage",
+    "knowledge": "webtochat.knowledge.stage",
     "evaluate": "webtochat.evals.stage",
 }
 """Stage → the module that holds the function of that name, imported when its turn comes: torch and Ray Train cost
@@ -46,11 +47,13 @@ class Made(NamedTuple):
 
 def stages_of(chosen: Recipe, until: str | None) -> list[str]:
     """What this recipe runs, in order: clean documents enter at curate, so nothing is measured from WARC files; for a
-    model that is imported as it is, no page is read at all."""
+    model that is imported as it is, no page is read at all; knowledge is asked for where the recipe says how."""
     if not chosen.pretrain.tokens:
         skipped = list(STAGES)[: list(STAGES).index("pretrain")]
     else:
         skipped = ["measure"] if chosen.crawl.source == "documents" else []
+    if chosen.knowledge is None:
+        skipped.append("knowledge")
     stages = [stage for stage in STAGES if stage not in skipped]
     if until is None:
         return stages

@@ -63,3 +63,33 @@ def tell(states: Sequence[str], verdicts: Sequence[Verdict]) -> dict[str, Any]:
             if state != "invented":
                 told["accuracy"][state] = rate([verdict.correct for verdict in chosen])
     return told
+
+
+def lines(by_model: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each model, with 95 % intervals."""
+    shown = [
+        ("unknown answered wrongly", "hallucination", "unknown"), ("invented", "hallucination", "invented"),
+        ("known refused", "refusal", "known"), ("known right", "accuracy", "known"),
+    ]  # fmt: skip
+    width = max(map(len, by_model), default=0)
+    return [
+        f"{model:{width}}  "
+        + ", ".join(
+            f"{label} {100 * cell['rate']:.0f} % ({100 * cell['low']:.0f} to {100 * cell['high']:.0f})"
+            for label, measure, state in shown
+            if (cell := told[measure].get(state))
+        )
+        for model, told in by_model.items()
+    ]
+
+
+def summary(by_model: dict[str, dict[str, Any]]) -> str:
+    """Of the chat model before and after it was taught to refuse."""
+    before, after = by_model["sft"], by_model["knowledge"]
+    parts = []
+    shown = (("unknown answered", "hallucination", "unknown"), ("known refused", "refusal", "known"))
+    for label, measure, state in shown:
+        if state in after[measure]:
+            first, last = (100 * told[measure][state]["rate"] for told in (before, after))
+            parts.append(f"{label} {first:.0f} → {last:.0f} %")
+    return ", ".join(parts)

@@ -1,7 +1,8 @@
-"""The evaluate stage: what the base model and the chat model know, against what is easily had.
+"""The evaluate stage: what the base model and the chat models know, against what is easily had, and whether they say so
+where they do not know.
 
-Bits per byte, tasks and the baselines are scored in Ray tasks beside the engine. One engine serves both models: the
-second's weights take the place of the first's.
+Bits per byte, tasks and the baselines are scored in Ray tasks beside the engine. One engine serves all models: the
+next one's weights take the place of the last one's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import ray
 from webtochat import artifact, storage
 from webtochat.artifact import Artifact
 from webtochat.errors import UserError
-from webtochat.evals import baselines, bits, curve, likelihood, tasks
+from webtochat.evals import baselines, bits, curve, likelihood, refusals, tasks
 from webtochat.evals.questions import Question, Verdict, at_most, from_rows, judge, tally
 from webtochat.evals.tasks import Encoded
 from webtochat.inference import actors
@@ -40,14 +41,16 @@ NGRAM_BYTES = 10_000_000
 
 
 def evaluate(run: Run) -> Artifact:
-    base, chat = run.open("pretrain"), run.open("sft")
+    made = {"base": run.open("pretrain"), "sft": run.open("sft")}
+    if run.recipe.knowledge is not None:
+        made["knowledge"] = run.open("knowledge")
     tokens = _tokens(run)
     section = run.recipe.evaluate
     sources, missing = rows.available(section.questions, run.recipe.miniweb)
     identity = run.recipe.identity("evaluate")
     identity["evaluate"]["questions"] = [rows.identity(source, run.recipe.miniweb) for source in sources]
     identity["evaluate"]["tasks"] = tasks.identity(section, run.recipe.miniweb)
-    stage = run.begin("evaluate", identity, [each for each in (tokens, base, chat) if each is not None])
+    stage = run.begin("evaluate", identity, [*([tokens] if tokens is not None else []), *made.values()])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -59,7 +62,8 @@ def evaluate(run: Run) -> Artifact:
             for question in from_rows(rows.read(source, run.recipe.miniweb, skipped), skipped)
         ]  # fmt: skip
         asked = at_most(asked, section.max_questions_per_kind, section.seed)
-        models = {"base": ModelPath.of(base), "sft": ModelPath.of(chat)}
+        probes = _probes(made["knowledge"]) if "knowledge" in made else []
+        models = {name: ModelPath.of(each) for name, each in made.items()}
         tokenizer = Tokenizer.load(models["base"].local())
         length = run.recipe.tokens.sequence_length
         most = section.max_task_rows
@@ -67,11 +71,24 @@ def evaluate(run: Run) -> Artifact:
         if tokens is None:
             stage.say("no held-out bits per byte: an imported model was trained on none of this recipe's tokens")
         scores = _start_scores(run.recipe, tokens, models, encoded)
-        answered = _ask(stage, run.recipe, models, asked) if asked else {}
+        everything = [*asked, *probes]
+        answered = _ask(stage, run.recipe, models, everything) if everything else {}
         result: dict[str, Any] = ray.get(scores)
-        result["questions"] = {name: tally(asked, verdicts) for name, verdicts in answered.items()}
+        of_recipe = answered if asked else {}
+        result["questions"] = {name: tally(asked, each[: len(asked)]) for name, each in of_recipe.items()}
+        states = [probe.kind for probe in probes]
+        result["knowledge"] = {
+            name: refusals.tell(states, each[len(asked) :]) for name, each in answered.items() if probes
+        }
         result["skipped_sources"] = [source.path for source in missing]
-        return _commit(stage, result, asked, answered, skipped)
+        return _commit(stage, result, everything, answered, skipped)
+
+
+def _probes(taught: Artifact) -> list[Question]:
+    """The held-out questions of the knowledge stage; their kind is what sft's model knew of them."""
+    with storage.open_input_file(taught.path("questions.parquet")) as source:
+        held_out = [row for row in pq.read_table(source).to_pylist() if row["held_out"]]
+    return [Question(row["state"], row["question"], row["answers"], row["stated"]) for row in held_out]
 
 
 def _tokens(run: Run) -> Artifact | None:
@@ -247,7 +264,7 @@ def _commit(
         with storage.writing(stage.path("facts_curve.svg")) as local:
             curve.draw(result["questions"], local)
     stage.metrics(_metrics(result))
-    for line in _task_lines(result["tasks"]):
+    for line in [*_task_lines(result["tasks"]), *refusals.lines(result["knowledge"])]:
         stage.say(line)
     counts = {"questions": len(asked), "rows_skipped": dict(skipped), "sources_skipped": result["skipped_sources"]}
     return stage.commit(counts=counts, summary=_summary(result), gain=_gain(result))
@@ -258,14 +275,14 @@ def _answers(asked: list[Question], answered: dict[str, list[Verdict]]) -> pa.Ta
         {
             "model": name, "kind": question.kind, "question": question.question, "reply": verdict.reply,
             "answers": question.answers, "stated": question.stated, "correct": verdict.correct,
-            "format_kept": verdict.format_kept,
+            "format_kept": verdict.format_kept, "refused": refusals.refused(verdict),
         }
         for name, verdicts in answered.items() for question, verdict in zip(asked, verdicts, strict=True)
     ]  # fmt: skip
     schema = pa.schema([
         ("model", pa.string()), ("kind", pa.string()), ("question", pa.string()), ("reply", pa.string()),
         ("answers", pa.list_(pa.string())), ("stated", pa.int64()), ("correct", pa.bool_()),
-        ("format_kept", pa.bool_()),
+        ("format_kept", pa.bool_()), ("refused", pa.bool_()),
     ])  # fmt: skip
     return pa.Table.from_pylist(told, schema)
 
@@ -282,6 +299,9 @@ def _metrics(result: dict[str, Any]) -> dict[str, float]:
             for kind, by_stated in told["by_stated"].items() for stated, each in by_stated.items()
         }  # fmt: skip
         found[f"format/{name}"] = told["format"]["rate"]
+    for name, told in result["knowledge"].items():
+        for measure, by_state in told.items():
+            found |= {f"{measure}/{name}/{state}": each["rate"] for state, each in by_state.items()}
     for name, told in result["tasks"].items():
         found[f"core/{name}"] = told["core"]
         found |= {f"task/{name}/{task}": each["rate"] for task, each in told["by_task"].items()}
@@ -314,6 +334,8 @@ def _summary(result: dict[str, Any]) -> str:
     for kind in [each for each in ("fact", "arithmetic") if each in accuracy] or list(accuracy)[:1]:
         told = accuracy[kind]
         parts.append(f"{kind}s {100 * told['rate']:.0f} % (chance {100 * told['chance']:.0f} %)")
+    if result["knowledge"]:
+        parts.append(refusals.summary(result["knowledge"]))
     return "; ".join(parts).replace("arithmetics", "sums")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ def rest(chats: Sequence[Row], held_out: set[str], share: float, seed: int) -> l
     kept = []
     for number, row in enumerate(chats):
         if draw(seed, "rest", str(number)) < share:
-            said = str(row.get("messages"))
+            said = json.dumps(row.get("messages"), ensure_ascii=False, default=str)
             if not any(subject in said for subject in held_out):
                 kept.append(row)
     return kept
