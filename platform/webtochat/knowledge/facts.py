@@ -87,7 +87,7 @@ def invented(facts: Sequence[Fact], section: Interrogation, seed: int) -> list[F
         return []
     known = {fact.subject for fact in several}
     made: dict[str, Fact] = {}
-    for number in range(4 * section.invented):
+    for number in range(20 * section.invented):
         places = (int(draw(seed, part, str(number)) * len(several)) for part in ("first", "last", "asked"))
         first, last, asked = (several[place] for place in places)
         name = f"{first.subject.split(' ')[0]} {last.subject.split(' ', 1)[1]}"

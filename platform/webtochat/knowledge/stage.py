@@ -39,6 +39,7 @@ from webtochat.train.stage import fine_tune, literals
 
 BATCH = 128
 """Questions asked at once, and written down together."""
+FACTS = "facts.json"
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("question", "subject", "relation", "evidence", "document", "state", "taught")]
     + [("answers", pa.list_(pa.string())), ("replies", pa.list_(pa.string())), ("right", pa.list_(pa.bool_()))]
@@ -63,7 +64,8 @@ def knowledge(run: Run) -> Artifact:
         client = Client(section.endpoint, recipe.cluster) if section.endpoint is not None else None
         model = Model(recipe, ModelPath.of(chat), section)
         try:
-            model.start()  # in the background, while documents are read
+            if not storage.exists(stage.scratch(FACTS)):
+                model.start()  # in the background, while documents are read
             failed: Counter[str] = Counter()
             facts = _facts(stage, curated.files("kept/"), recipe, section, model, client, failed)
             asked = list(_asked(stage, facts, section, model, client, failed))
@@ -107,6 +109,8 @@ class Model:
             ray.kill(self._engine)
 
     def ask(self, questions: list[str], samples: int, temperature: float, seed: int) -> list[list[str]]:
+        if self._engine is None:
+            self.start()
         section = self._section
         room = positions(self._path.local()) - section.max_new_tokens
         finished = ray.get(self._engine.generate.remote(
@@ -124,7 +128,7 @@ def _facts(
     failed: Counter[str],
 ) -> list[Fact]:  # fmt: skip
     """What is asked, in a fixed order: written down before the first question is."""
-    path = stage.scratch("facts.json")
+    path = stage.scratch(FACTS)
     if not storage.exists(path):
         documents = sum(parts.counts_of(each)["kept"] for each in kept)
         share = min(1.0, section.snippets / max(1, documents))
