@@ -328,7 +328,7 @@ class Recipe(Section):
 
     def identity(self, *sections: str) -> dict[str, Any]:
         """The literals of the named sections, as a stage's identity."""
-        return {section: getattr(self, section).model_dump(mode="json") for section in sections}
+        return self.model_dump(mode="json", include=set(sections))
 
 
 def load(path: str, overrides: list[str] | None = None) -> Recipe:

@@ -13,7 +13,7 @@ from webtochat.inference.actors import ModelPath
 from webtochat.inference.engine import Engine
 from webtochat.model import export
 
-LONG = [[300 + number, *range(300, 400)] for number in range(40)]
+LONG = [[number, *range(200, 300)] for number in range(40)]
 """More tokens than vLLM takes in one step."""
 PROMPTS = [[300, 301, 302, number] for number in range(20)]
 

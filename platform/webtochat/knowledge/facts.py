@@ -7,8 +7,7 @@ import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from webtochat.evals.extraction import Extracted, consistent
 from webtochat.evals.questions import Question, at_most
@@ -27,9 +26,6 @@ class Fact(Question):
     document: str
     """Id."""
     held_out: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def draw(seed: int, *thing: str) -> float:
