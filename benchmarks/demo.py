@@ -16,7 +16,7 @@ from typing import Any
 
 from record import PAGE, record
 
-STAGES = ["crawl", "measure", "curate", "index", "tokenizer", "tokens", "pretrain", "sft", "evaluate"]
+STAGES = ["crawl", "measure", "curate", "index", "tokenizer", "tokens", "pretrain", "sft", "knowledge", "evaluate"]
 
 
 def rate(cell: dict[str, Any] | None) -> str:
@@ -34,6 +34,8 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def stages(run: Path) -> str:
     rows, total = [], 0.0
     for stage in STAGES:
+        if not (run / stage).exists():
+            continue
         manifest = json.loads((run / stage / "manifest.json").read_text())
         total += manifest["wall_seconds"]
         rows.append([stage, manifest["summary"], f"{manifest['wall_seconds']:,.0f}", manifest["gain"]])
@@ -43,7 +45,7 @@ def stages(run: Path) -> str:
 def bits(found: dict[str, Any]) -> str:
     """Held-out bits per byte by source; the start is log2(vocabulary) / bytes per token."""
     figures = {**found.get("by_source", {}), **found["models"]}
-    columns = ("xz", "5gram", "5gram_of_bytes", "base", "sft")
+    columns = ("xz", "5gram", "5gram_of_bytes", *found["models"])
     rows = []
     for name in sorted({name for told in figures.values() for name in told}, key=lambda name: (name != "total", name)):
         shown = [figures.get(column, {}).get(name) for column in columns]
@@ -51,7 +53,7 @@ def bits(found: dict[str, Any]) -> str:
             shown = [each or found.get(column) for each, column in zip(shown, columns, strict=True)]
         start = f"{found['start']:.3f}" if name == "total" else ""
         rows.append([name, start, *[f"{each:.3f}" if each else "–" for each in shown]])
-    header = ["source", "start", "xz -9", "5-gram of tokens", "5-gram of bytes", "base", "sft"]
+    header = ["source", "start", "xz -9", "5-gram of tokens", "5-gram of bytes", *found["models"]]
     return table(header, rows)
 
 
@@ -65,6 +67,18 @@ def questions(found: dict[str, Any], control: dict[str, Any] | None) -> str:
     shares = [rate(found["base"]["format"]), rate(found["sft"]["format"])]
     rows.append(["chat format kept", "", *shares, rate(control["sft"]["format"]) if control else "–"])
     return table(["kind of question", "chance", "base", "sft", "sft, control"], rows)
+
+
+def refusals(by_model: dict[str, Any]) -> str:
+    """What each model makes of held-out questions of the knowledge stage."""
+    shown = [
+        ("unknown, answered wrongly", "hallucination", "unknown"), ("invented, answered", "hallucination", "invented"),
+        ("known, refused", "refusal", "known"), ("known, right", "accuracy", "known"),
+    ]  # fmt: skip
+    rows = [
+        [label, *[rate(told[measure].get(state)) for told in by_model.values()]] for label, measure, state in shown
+    ]
+    return table(["held-out question", *by_model], rows)
 
 
 def by_stated(found: dict[str, Any]) -> str:
@@ -98,6 +112,12 @@ def main() -> None:
         "`fact`, by the number of times that the captured pages state it:", by_stated(found["questions"]),
         "![accuracy by times stated](facts-curve.svg)",
     ]  # fmt: skip
+    if found.get("knowledge"):
+        body += [
+            "Saying \"I do not know\": held-out questions made from the pages, by what the model knew after `sft`, and "
+            "questions about people that there are not.",
+            refusals(found["knowledge"]),
+        ]
     record("The demo", f"benchmarks/demo.py {' '.join(run.name for run in runs)}", "\n\n".join(body))
     print(f"written to {PAGE}")
 

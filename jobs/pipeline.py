@@ -33,6 +33,7 @@ STAGES = {
     "tokens": "webtochat.tokens.stage",
     "pretrain": "webtochat.train.stage",
     "sft": "webtochat.train.stage",
+    "knowledge": "webtochat.knowledge.stage",
     "evaluate": "webtochat.evals.stage",
 }
 """Stage → the module that holds the function of that name, imported when its turn comes: torch and Ray Train cost
@@ -47,13 +48,17 @@ class Made(NamedTuple):
 
 def stages_of(chosen: Recipe, until: str | None) -> list[str]:
     """What this recipe runs, in order: clean documents enter at curate, so nothing is measured from WARC files; for a
-    model that is imported as it is, no page is read at all, unless it is shown how to find things in them."""
+    model that is imported as it is, no page is read at all, unless it is shown how to find things in them or is asked
+    what it knows of them."""
     skipped = ["measure"] if chosen.crawl.source == "documents" else []
     if not chosen.demonstrations.wanted:
         skipped.append("demonstrations")
+    if chosen.knowledge is None:
+        skipped.append("knowledge")
     if not chosen.pretrain.tokens:
+        read = chosen.demonstrations.wanted or chosen.knowledge is not None
         before = list(STAGES)[: list(STAGES).index("pretrain")]
-        skipped += ["tokenizer", "tokens"] if chosen.demonstrations.wanted else before
+        skipped += ["tokenizer", "tokens"] if read else before
     stages = [stage for stage in STAGES if stage not in skipped]
     if until is None:
         return stages

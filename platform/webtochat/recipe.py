@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from webtochat import recipe_file
 from webtochat.errors import UserError
 from webtochat.recipe_file import Section
+from webtochat.recipe_knowledge import Interrogation
 from webtochat.recipe_pages import Crawl, Curate, Measure, Miniweb, Quality
 from webtochat.recipe_tools import Index, Tools
 
@@ -147,12 +148,11 @@ class LoRA(Section):
     """Their product counts alpha / rank times."""
 
 
-class SFT(Optimizer):
+class FineTune(Optimizer):
     lr: float = 1e-3
     weight_decay: float = 0.0
     lora: LoRA | None = None
     """None: all weights are trained."""
-    data: list[DataSource] = []
     epochs: float = 2
     batch_tokens: int = 8192
     sequence_length: int | None = None
@@ -187,6 +187,17 @@ class Demonstrations(Section):
     @property
     def wanted(self) -> bool:
         return bool(self.documents or self.strangers or any(self.programs.values()))
+
+
+class SFT(FineTune):
+    data: list[DataSource] = []
+
+
+class Knowledge(FineTune, Interrogation):
+    """Finding out what the chat model does not know, and teaching it to say so: docs/knowledge.md."""
+
+    sft_share: float = Field(0.25, ge=0, le=1)
+    """Of the conversations of sft.data, trained on beside what is taught, so that the rest is not forgotten."""
 
 
 class Task(DataSource):
@@ -288,6 +299,11 @@ class Cluster(Section):
     engine_gpus: int | None = None
     kv_cache_gib: float = 1.0
     """vLLM's cache on CPU."""
+    endpoint_requests: int = Field(8, ge=1)
+    """To knowledge.endpoint at once."""
+    endpoint_seconds: float = Field(60.0, gt=0)
+    """For one of them."""
+    endpoint_retries: int = Field(4, ge=0)
 
     @property
     def workers(self) -> tuple[int, int]:
@@ -317,6 +333,8 @@ class Recipe(Section):
     pretrain: Pretrain = Pretrain()
     demonstrations: Demonstrations = Demonstrations()
     sft: SFT = SFT()
+    knowledge: Knowledge | None = None
+    """None: no such stage."""
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
     cluster: Cluster = Cluster()
@@ -340,7 +358,7 @@ class Recipe(Section):
 
     def identity(self, *sections: str) -> dict[str, Any]:
         """The literals of the named sections, as a stage's identity."""
-        return {section: getattr(self, section).model_dump(mode="json") for section in sections}
+        return self.model_dump(mode="json", include=set(sections))
 
 
 def load(path: str, overrides: list[str] | None = None) -> Recipe:

@@ -44,6 +44,10 @@ class StageRun:
     def text(self, content: str, name: str) -> None:
         self._client.log_text(self.run_id, content, name)
 
+    def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        """Rows to look at among the run's artifacts: a table in MLflow's pages where `name` ends in .json."""
+        self._client.log_table(self.run_id, dict(columns), name)
+
     def end(self, status: str, reason: str = "") -> None:
         """`FINISHED`, `FAILED` or `KILLED`; a reason is shown as the run's description."""
         self.flush()

@@ -13,6 +13,8 @@ from webtochat.inference.actors import ModelPath
 from webtochat.inference.engine import Engine
 from webtochat.model import export
 
+LONG = [[number, *range(200, 300)] for number in range(40)]
+"""More tokens than vLLM takes in one step."""
 PROMPTS = [[300, 301, 302, number] for number in range(20)]
 
 
@@ -121,3 +123,9 @@ def test_what_cannot_be_loaded_is_one_line(directories, tmp_path):
         Engine(str(tmp_path))
     with pytest.raises(UserError, match="has 256 positions"):
         Engine(str(directories / "1"), max_model_length=257)
+
+
+def test_prompts_of_several_steps_are_drawn_from_by_seed(engine):
+    """vLLM would cut the last prompt of a step, and wind back its generator, which a CPU's cannot."""
+    drawn = engine.generate(LONG, max_new_tokens=4, temperature=1.0, n=2, seed=7)
+    assert [[len(each.ids) for each in several] for several in drawn] == [[4, 4]] * len(LONG)

@@ -22,8 +22,15 @@ SMALL = [
     "pretrain.evaluate_every=20", "pretrain.checkpoint_every=10", "sft.epochs=0.3", "sft.checkpoint_every=10",
     "evaluate.max_questions_per_kind=12", "evaluate.max_call_tokens=64", "demonstrations.documents=20",
     "demonstrations.programs={sums: 20}", "demonstrations.questions=12", "demonstrations.pages=60",
+    "knowledge.snippets=60", "knowledge.max_questions=40", "knowledge.invented=8", "knowledge.samples=2",
+    "knowledge.epochs=0.3",
 ]  # fmt: skip
-STAGES = ["crawl", "measure", "curate", "index", "demonstrations", "tokenizer", "tokens", "pretrain", "sft", "evaluate"]
+STAGES = [
+    "crawl", "measure", "curate", "index", "demonstrations", "tokenizer", "tokens", "pretrain", "sft", "knowledge",
+    "evaluate",
+]  # fmt: skip
+TRAINED = STAGES[: STAGES.index("sft") + 1]
+"""Those whose content hash is that of an undisturbed run; what comes after them samples."""
 
 
 def pipeline(workspace: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -106,9 +113,9 @@ def test_killed_again_and_again_it_ends_with_the_same_hashes(
     finished(pipeline(tmp_path, "--until", "sft"))
     disturbed = {
         stage: json.loads((tmp_path / "small" / stage / "manifest.json").read_text())["content_hash"]
-        for stage in STAGES[:-1]
+        for stage in TRAINED
     }
-    assert disturbed == {stage: value for stage, value in hashes(undisturbed[0]).items() if stage != "evaluate"}
+    assert disturbed == {stage: value for stage, value in hashes(undisturbed[0]).items() if stage in TRAINED}
 
 
 def test_the_parent_run_has_a_child_for_each_stage(undisturbed: tuple[Path, str]) -> None:
@@ -134,10 +141,12 @@ def test_from_an_imported_model_nothing_before_it_is_made(tmp_path: Path) -> Non
     path = imported.recipe(tmp_path, sft={"data": data, "validation_percent": 0, **settings})
     stages = ["pretrain", "sft", "evaluate"]
     assert jobs.stages_of(recipes.load(str(path)), None) == stages
-    untaught = [stage for stage in STAGES if stage != "demonstrations"]
+    untaught = [stage for stage in STAGES if stage not in ("demonstrations", "knowledge")]
     assert jobs.stages_of(recipes.load(str(path), ["pretrain.tokens=1000"]), None) == untaught
-    taught = jobs.stages_of(recipes.load(str(path), ["demonstrations.documents=1"]), None)
-    assert taught == [stage for stage in STAGES if stage not in ("tokenizer", "tokens")]
+    for key in ("demonstrations.documents=1", "knowledge={}"):
+        other = "knowledge" if key.startswith("demonstrations") else "demonstrations"
+        taught = jobs.stages_of(recipes.load(str(path), [key]), None)
+        assert taught == [stage for stage in STAGES if stage not in ("tokenizer", "tokens", other)]
     output = finished(job(str(path)))
     assert sorted(folder.parent.name for folder in (tmp_path / "x").glob("*/manifest.json")) == sorted(stages)
     assert "no held-out bits per byte" in output and "facts 100 %" in output and "imported" in output

@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from webtochat.tokens.chat import Reply, parse
 from webtochat.tokens.tokenizer import Tokenizer
@@ -30,6 +30,9 @@ class Question:
     """Accuracy of a blind guess."""
     options: list[str] = field(default_factory=list)
     """All that could be answered: a reply that names a wrong one beside the right one is wrong."""
+
+
+Asked = TypeVar("Asked", bound=Question)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def from_rows(rows: Iterable[dict[str, Any]], skipped: Counter[str]) -> list[Que
     return found
 
 
-def at_most(questions: Sequence[Question], per_kind: int, seed: int) -> list[Question]:
+def at_most(questions: Sequence[Asked], per_kind: int, seed: int) -> list[Asked]:
     """Up to `per_kind` of each kind, spread evenly over how often their facts are stated; in the order they came."""
     order = list(range(len(questions)))
     random.Random(seed).shuffle(order)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from webtochat.evals import refusals
 from webtochat.evals.questions import Question, Verdict
 
 
@@ -29,7 +30,8 @@ def answers(answered: Sequence[Answered]) -> pa.Table:
         {
             "model": each.model, "tools": each.tools, "kind": question.kind, "question": question.question,
             "reply": verdict.reply, "answers": question.answers, "stated": question.stated,
-            "correct": verdict.correct, "format_kept": verdict.format_kept, "conversation": conversation,
+            "correct": verdict.correct, "format_kept": verdict.format_kept, "refused": refusals.refused(verdict),
+            "conversation": conversation,
         }
         for each in answered
         for question, verdict, conversation in zip(each.questions, each.verdicts, each.conversations, strict=True)
@@ -37,7 +39,7 @@ def answers(answered: Sequence[Answered]) -> pa.Table:
     schema = pa.schema([
         ("model", pa.string()), ("tools", pa.bool_()), ("kind", pa.string()), ("question", pa.string()),
         ("reply", pa.string()), ("answers", pa.list_(pa.string())), ("stated", pa.int64()), ("correct", pa.bool_()),
-        ("format_kept", pa.bool_()), ("conversation", pa.string()),
+        ("format_kept", pa.bool_()), ("refused", pa.bool_()), ("conversation", pa.string()),
     ])  # fmt: skip
     return pa.Table.from_pylist(told, schema)
 
@@ -57,6 +59,9 @@ def metrics(result: dict[str, Any]) -> dict[str, float]:
     for how, told in result["tools"].items():
         found |= {f"tools/{how}/{kind}": each["rate"] for kind, each in told["accuracy"].items()}
         found[f"tools/{how}/format"] = told["format"]["rate"]
+    for name, told in result["knowledge"].items():
+        for measure, by_state in told.items():
+            found |= {f"{measure}/{name}/{state}": each["rate"] for state, each in by_state.items()}
     for name, told in result["tasks"].items():
         found[f"core/{name}"] = told["core"]
         found |= {f"task/{name}/{task}": each["rate"] for task, each in told["by_task"].items()}
@@ -94,6 +99,8 @@ def summary(result: dict[str, Any]) -> str:
         shown = [kind for kind in ("seen_once", "sums") if kind in after] or list(after)[:1]
         rates = [f"{kind} {100 * before[kind]['rate']:.0f} → {100 * after[kind]['rate']:.0f} %" for kind in shown]
         parts.append(f"with tools {', '.join(rates)}")
+    if result["knowledge"]:
+        parts.append(refusals.summary(result["knowledge"]))
     return "; ".join(parts).replace("arithmetics", "sums").replace("_", " ")
 
 

@@ -1,7 +1,8 @@
-"""The evaluate stage: what the base model and the chat model know, against what is easily had.
+"""The evaluate stage: what the base model and the chat models know, against what is easily had, and whether they say so
+where they do not know.
 
-Bits per byte, tasks and the baselines are scored in Ray tasks beside the engine. One engine serves both models: the
-second's weights take the place of the first's.
+Bits per byte, tasks and the baselines are scored in Ray tasks beside the engine. One engine serves all models: the
+next one's weights take the place of the last one's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from webtochat.agent import driver
 from webtochat.agent.conversation import Conversation
 from webtochat.artifact import Artifact
 from webtochat.errors import UserError
-from webtochat.evals import baselines, bits, curve, likelihood, results, tasks
+from webtochat.evals import baselines, bits, curve, likelihood, refusals, results, tasks
 from webtochat.evals.questions import QUESTIONS, Question, at_most, from_rows, tally, verdict
 from webtochat.evals.results import Answered
 from webtochat.evals.tasks import Encoded
@@ -44,7 +45,9 @@ NGRAM_BYTES = 10_000_000
 
 
 def evaluate(run: Run) -> Artifact:
-    base, chat = run.open("pretrain"), run.open("sft")
+    made = {"base": run.open("pretrain"), "sft": run.open("sft")}
+    if run.recipe.knowledge is not None:
+        made["knowledge"] = run.open("knowledge")
     tokens = _tokens(run)
     shown = [run.open("demonstrations"), run.open("index")] if run.recipe.demonstrations.wanted else []
     section = run.recipe.evaluate
@@ -54,7 +57,8 @@ def evaluate(run: Run) -> Artifact:
     identity["evaluate"]["tasks"] = tasks.identity(section, run.recipe.miniweb)
     if shown:
         identity |= run.recipe.identity("tools")
-    stage = run.begin("evaluate", identity, [each for each in (tokens, base, chat, *shown) if each is not None])
+    inputs = [*([tokens] if tokens is not None else []), *made.values(), *shown]
+    stage = run.begin("evaluate", identity, inputs)
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -72,7 +76,8 @@ def evaluate(run: Run) -> Artifact:
             written = rows.read(rows.DataSource(path=shown[0].path(QUESTIONS)), None, skipped)
             held = at_most(from_rows(written, skipped), section.max_questions_per_kind, section.seed)
             tools = toolbox(run.recipe.tools, shown[1].local())
-        models = {"base": ModelPath.of(base), "sft": ModelPath.of(chat)}
+        probes = _probes(made["knowledge"]) if "knowledge" in made else []
+        models = {name: ModelPath.of(each) for name, each in made.items()}
         tokenizer = Tokenizer.load(models["base"].local())
         length = run.recipe.tokens.sequence_length
         most = section.max_task_rows
@@ -80,13 +85,29 @@ def evaluate(run: Run) -> Artifact:
         if tokens is None:
             stage.say("no held-out bits per byte: an imported model was trained on none of this recipe's tokens")
         scores = _start_scores(run.recipe, tokens, models, encoded)
-        answered = _ask(stage, run.recipe, models, asked, held, tools) if asked or held else []
+        closed = [_Turn(name, model, [*asked, *probes], []) for name, model in models.items()]
+        newest, model = list(models.items())[-1]
+        answered = _ask(stage, run.recipe, [*closed, *(_Turn(newest, model, held, each) for each in ([], tools))])
         result: dict[str, Any] = ray.get(scores)
-        told = [tally(each.questions, each.verdicts) for each in answered]
-        result["questions"] = dict(zip(("base", "sft"), told, strict=False)) if asked else {}
-        result["tools"] = dict(zip(("without", "with"), told[2:], strict=True)) if held else {}
+        verdicts = {each.model: each.verdicts for each in answered[: len(models)]}
+        states = [probe.kind for probe in probes]
+        result["questions"] = {
+            name: tally(asked, each[: len(asked)]) for name, each in verdicts.items() if asked
+        }
+        result["knowledge"] = {
+            name: refusals.tell(states, each[len(asked) :]) for name, each in verdicts.items() if probes
+        }
+        told = [tally(each.questions, each.verdicts) for each in answered[len(models) :]]
+        result["tools"] = dict(zip(("without", "with"), told, strict=True)) if held else {}
         result["skipped_sources"] = [source.path for source in missing]
         return _commit(stage, result, answered, skipped)
+
+
+def _probes(taught: Artifact) -> list[Question]:
+    """The held-out questions of the knowledge stage; their kind is what sft's model knew of them."""
+    with storage.open_input_file(taught.path("questions.parquet")) as source:
+        held_out = [row for row in pq.read_table(source).to_pylist() if row["held_out"]]
+    return [Question(row["state"], row["question"], row["answers"], row["stated"]) for row in held_out]
 
 
 def _tokens(run: Run) -> Artifact | None:
@@ -211,32 +232,26 @@ def _byte_stream(stream: np.ndarray, separator: int, tokenizer: Tokenizer) -> np
 # questions -----------------------------------------------------------------------------------------------------------
 
 
-def _ask(
-    stage: Stage, recipe: Recipe, models: dict[str, ModelPath], asked: list[Question], held: list[Question],
-    tools: list[Tool],
-) -> list[Answered]:  # fmt: skip
-    """Questions put to every model, rendered as a chat: the base model too, to show what sft gained. The chat model
-    answers those of `held` as well, once without tools and once with them."""
+def _ask(stage: Stage, recipe: Recipe, turns: list[_Turn]) -> list[Answered]:
+    """What each model answers in its turns, rendered as a chat: the base model too, to show what sft gained."""
     section, cluster = recipe.evaluate, recipe.cluster
-    base, chat = models.values()
-    tokenizer = Tokenizer.load(base.local())  # sft keeps it
-    most = positions(base.local())
-    turns = [
-        _Turn("base", base, asked, []), _Turn("sft", chat, asked, []), _Turn("sft", chat, held, []),
-        _Turn("sft", chat, held, tools),
-    ]  # fmt: skip
+    first = turns[0].model
+    tokenizer, most = Tokenizer.load(first.local()), positions(first.local())  # the others keep them
     begun = [turn.begun(tokenizer, recipe.tools, most) for turn in turns]
-    # No more than these take: the cache for all positions of a large model may not fit.
     prompts = [len(each.ids) for some in begun for each in some]
-    length = recipe.tools.max_tokens or most if tools else max(prompts) + section.max_new_tokens
+    if not prompts:
+        return [turn.answered([]) for turn in turns]
+    # No more than these take: the cache for all positions of a large model may not fit.
+    calls = any(turn.tools for turn in turns)
+    length = recipe.tools.max_tokens or most if calls else max(prompts) + section.max_new_tokens
     engine = actors.start(
-        base, gpus=cluster.engine_gpus, kv_cache_gib=cluster.kv_cache_gib, max_model_length=min(most, length)
+        first, gpus=cluster.engine_gpus, kv_cache_gib=cluster.kv_cache_gib, max_model_length=min(most, length)
     )
 
     def generate(prompts: list[list[int]], **options: Any) -> list[list[Completion]]:
         return ray.get(engine.generate.remote(prompts, **options))
 
-    done, loaded = 0, base
+    done, loaded = 0, first
     try:
         for turn, conversations in zip(turns, begun, strict=True):
             if turn.model != loaded:
@@ -290,7 +305,10 @@ def _commit(stage: Stage, result: dict[str, Any], answered: list[Answered], skip
         with storage.writing(stage.path("facts_curve.svg")) as local:
             curve.draw(result["questions"], local)
     stage.metrics(results.metrics(result))
-    for line in [*results.task_lines(result["tasks"]), *results.tool_lines(result["tools"])]:
+    for line in [
+        *results.task_lines(result["tasks"]), *results.tool_lines(result["tools"]),
+        *refusals.lines(result["knowledge"]),
+    ]:  # fmt: skip
         stage.say(line)
     questions = sum(len(each.questions) for each in answered if each.model == "sft" and not each.tools)
     counts = {"questions": questions, "rows_skipped": dict(skipped), "sources_skipped": result["skipped_sources"]}

@@ -70,7 +70,11 @@ class Engine:
         self._logprobs = logprobs
         options: dict[str, Any] = {"dtype": dtype or ("bfloat16" if gpus else "float32")}
         options |= (
-            {"enforce_eager": True, "kv_cache_memory_bytes": int(kv_cache_gib * 2**30)} if gpus == 0
+            # Whole prompts: after a part of one vLLM winds the request's generator back, which a CPU's cannot.
+            {
+                "enforce_eager": True, "enable_chunked_prefill": False,
+                "kv_cache_memory_bytes": int(kv_cache_gib * 2**30),
+            } if gpus == 0
             else {"tensor_parallel_size": gpus, "gpu_memory_utilization": gpu_memory}
         )  # fmt: skip
         self._llm = LLM(

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from webtochat.recipe import DataSource, Recipe
+from webtochat.tokens import rows
 from webtochat.tokens.rows import Row
 
 SPEAKERS = {
@@ -23,10 +25,23 @@ CONVERSATIONS = "conversations.jsonl"
 ASKED, ANSWERED = ("instruction", "prompt", "question"), ("output", "response", "completion", "answer")
 
 
-def conversations(rows: Iterable[Row], skipped: Counter[str]) -> Iterator[Row]:
+def chats(recipe: Recipe, written: Sequence[str], skipped: Counter[str]) -> list[Row]:
+    """The conversations of sft.data that this recipe can read, each as often as its source weighs, and those that
+    stand in the files `written` by other stages."""
+    sources, _ = rows.available(recipe.sft.data, recipe.miniweb)
+    return [
+        row
+        for source in [*sources, *(DataSource(path=path) for path in written)]
+        for row in rows.weighted(
+            conversations(rows.read(source, recipe.miniweb, skipped), skipped), source.weight, recipe.sft.seed
+        )
+    ]
+
+
+def conversations(found: Iterable[Row], skipped: Counter[str]) -> Iterator[Row]:
     """Rows with `messages`, and with `tools` where they tell of any. A row of no known form is counted in `skipped`,
     with the reason."""
-    for row in rows:
+    for row in found:
         try:
             tools = tools_of(row)
             yield {"messages": messages_of(row)} | ({"tools": tools} if tools else {})

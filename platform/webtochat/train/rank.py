@@ -29,7 +29,7 @@ from webtochat.model.export import export, load
 from webtochat.model.generate import generate
 from webtochat.model.imported import Given
 from webtochat.model.transformer import Transformer
-from webtochat.recipe import SFT, Model, Pretrain
+from webtochat.recipe import FineTune, Model, Pretrain
 from webtochat.tokens.batches import Batch, Order, share
 from webtochat.tokens.chat import render
 from webtochat.tokens.mixture import Corpus, Mixture
@@ -75,7 +75,7 @@ class Job:
 
     directory: str
     """The stage's; checkpoints go to `_scratch/checkpoints/`, the result to `model/` and metrics.jsonl."""
-    settings: Pretrain | SFT
+    settings: Pretrain | FineTune
     sequence_length: int
     windows_per_step: int
     steps: int
@@ -202,7 +202,7 @@ def run(
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     settings = job.settings
     torch.manual_seed(settings.seed + rank)
-    lora = settings.lora if isinstance(settings, SFT) else None
+    lora = settings.lora if isinstance(settings, FineTune) else None
     if lora is not None:
         adapt(model, lora, settings.seed)
     if isinstance(settings, Pretrain) and settings.float8:

@@ -24,10 +24,10 @@ from webtochat.errors import MachineError, UserError
 from webtochat.evals import likelihood, tasks
 from webtochat.model.config import ModelConfig
 from webtochat.model.imported import Given
-from webtochat.recipe import Cluster, Recipe
+from webtochat.recipe import Cluster, FineTune, Recipe
 from webtochat.run import Run, Stage
 from webtochat.tokens import rows
-from webtochat.tokens.conversations import CONVERSATIONS, conversations
+from webtochat.tokens.conversations import CONVERSATIONS, chats
 from webtochat.tokens.mixture import Corpus, Mixture
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.train.line import Line, amount
@@ -126,7 +126,7 @@ def pretrain_identity(recipe: Recipe, tokens: Artifact, given: Given | None) -> 
     """Of a pretrain on the recipe's own `tokens` and what its mixture names. `given` is handed in, as finding it reads
     all its weights."""
     identity = recipe.identity("model") if given is None else {"given": given.identity}
-    identity["pretrain"] = _literals(recipe, "pretrain")
+    identity["pretrain"] = literals(recipe, "pretrain")
     identity["pretrain"]["mixture"] = {
         "own" if each is tokens else each.content_hash: weight for each, weight in corpora(recipe, tokens).values()
     }
@@ -179,58 +179,60 @@ def sft(run: Run) -> Artifact:
     base = run.open("pretrain")
     shown = [run.open("demonstrations")] if recipe.demonstrations.wanted else []
     sources, missing = rows.available(settings.data, recipe.miniweb)
-    identity = {"sft": _literals(recipe, "sft") | {"data": [rows.identity(each, recipe.miniweb) for each in sources]}}
+    identity = {"sft": literals(recipe, "sft") | {"data": [rows.identity(each, recipe.miniweb) for each in sources]}}
     stage = run.begin("sft", identity, [base, *shown])
     if isinstance(stage, Artifact):
         return stage
     with stage:
         for source in missing:
             stage.say(f"skipped {source.path}: it needs the miniweb, which this crawl does not hold")
-        positions = base.manifest.counts["config"]["max_positions"]
-        length = settings.sequence_length or positions
-        if length > positions:
-            raise UserError(f"sft.sequence_length ({length}) is more than the model's positions ({positions})")
         tokenizer = Tokenizer.load(os.path.join(base.local(), "model"))
-        if not tokenizer.markers.chats:
-            raise UserError(
-                "the model's tokenizer has no markers of messages to fine-tune it by: import it again with "
-                "pretrain.add_markers=true"
-            )
-        if shown and not tokenizer.markers.calls:
+        if shown and tokenizer.markers.chats and not tokenizer.markers.calls:
             raise UserError(
                 "the model's tokenizer has no markers of tool calls, which the recipe's demonstrations need: import it "
                 "again with pretrain.add_markers=true, or do without them by demonstrations={}"
             )
         unread: Counter[str] = Counter()
-        written = [rows.DataSource(path=each.path(CONVERSATIONS)) for each in shown]
-        read = [
-            row
-            for source in [*sources, *written]
-            for row in rows.weighted(
-                conversations(rows.read(source, recipe.miniweb, unread), unread), source.weight, settings.seed
-            )
-        ]
-        packed, validation, counts = pack_rows(tokenizer, read, length, settings.validation_percent, settings.seed)
-        counts["skipped"] = dict(unread) | counts["skipped"]
-        for reason, number in counts["skipped"].items():
-            stage.say(f"left out {number} rows: {reason.replace('_', ' ')}")
-        if not len(packed):
-            raise UserError("sft.data holds no conversation to train on: name JSONL, Parquet, hf:// or python: sources")
-        path = stage.scratch("windows.npz")
-        write_windows(path, packed, validation)
-        per_step = max(1, settings.batch_tokens // length)
-        steps = max(1, math.ceil(settings.epochs * len(packed) / per_step))
-        stage.say(f"{counts['conversations']:,} conversations in {len(packed):,} windows, {steps} steps")
-        job = SFTJob(
-            directory=_absolute(stage.directory), settings=settings, sequence_length=length,
-            windows_per_step=per_step, steps=steps, **_placing(recipe.cluster),
-            base=_where(base), windows=_absolute(path), sample_prompt=_prompt(read, settings.validation_percent),
-        )  # fmt: skip
-        fit(stage, job, recipe.cluster)
-        first, last = _ends(stage, "validation_loss")
-        counts |= {"steps": steps, "config": base.manifest.counts["config"], **_final(stage)}
-        gain = f"validation loss {first:.3f} → {last:.3f}" if last is not None else ""
+        read = chats(recipe, [each.path(CONVERSATIONS) for each in shown], unread)
+        counts, gain = fine_tune(stage, base, settings, read, recipe.cluster, unread)
         return stage.commit(counts=counts, summary=f"{counts['conversations']:,} conversations", gain=gain)
+
+
+def fine_tune(
+    stage: Stage, base: Artifact, settings: FineTune, read: list[rows.Row], cluster: Cluster, unread: Counter[str]
+) -> tuple[dict[str, Any], str]:
+    """Trains `base`'s model on conversations: writes `model/` and its curve; (the stage's counts, what it gained).
+    `unread`: rows that were left out before."""
+    positions = base.manifest.counts["config"]["max_positions"]
+    length = settings.sequence_length or positions
+    if length > positions:
+        raise UserError(f"{stage.stage}.sequence_length ({length}) is more than the model's positions ({positions})")
+    tokenizer = Tokenizer.load(os.path.join(base.local(), "model"))
+    if not tokenizer.markers.chats:
+        raise UserError(
+            "the model's tokenizer has no markers of messages to fine-tune it by: import it again with "
+            "pretrain.add_markers=true"
+        )
+    packed, validation, counts = pack_rows(tokenizer, read, length, settings.validation_percent, settings.seed)
+    counts["skipped"] = dict(unread) | counts["skipped"]
+    for reason, number in counts["skipped"].items():
+        stage.say(f"left out {number} rows: {reason.replace('_', ' ')}")
+    if not len(packed):
+        raise UserError("sft.data holds no conversation to train on: name JSONL, Parquet, hf:// or python: sources")
+    path = stage.scratch("windows.npz")
+    write_windows(path, packed, validation)
+    per_step = max(1, settings.batch_tokens // length)
+    steps = max(1, math.ceil(settings.epochs * len(packed) / per_step))
+    stage.say(f"{counts['conversations']:,} conversations in {len(packed):,} windows, {steps} steps")
+    job = SFTJob(
+        directory=_absolute(stage.directory), settings=settings, sequence_length=length,
+        windows_per_step=per_step, steps=steps, **_placing(cluster),
+        base=_where(base), windows=_absolute(path), sample_prompt=_prompt(read, settings.validation_percent),
+    )  # fmt: skip
+    fit(stage, job, cluster)
+    first, last = _ends(stage, "validation_loss")
+    counts |= {"steps": steps, "config": base.manifest.counts["config"], **_final(stage)}
+    return counts, f"validation loss {first:.3f} → {last:.3f}" if last is not None else ""
 
 
 def fit(stage: Stage, job: Job, cluster: Cluster) -> None:
@@ -341,7 +343,8 @@ def _rank(config: dict[str, Any]) -> None:
             messages.put(error)
 
 
-def _literals(recipe: Recipe, section: str) -> dict[str, Any]:
+def literals(recipe: Recipe, section: str) -> dict[str, Any]:
+    """What a training section adds to its stage's identity."""
     literals = recipe.identity(section)[section]
     return {key: value for key, value in literals.items() if key not in NOT_IDENTITY}
 
