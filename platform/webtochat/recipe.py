@@ -16,6 +16,7 @@ from webtochat.errors import UserError
 from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Interrogation
 from webtochat.recipe_pages import Crawl, Curate, Measure, Miniweb, Quality
+from webtochat.recipe_rl import Policy, Rewards, Sampling
 from webtochat.recipe_tools import Index, Tools
 
 # tokens --------------------------------------------------------------------------------------------------------------
@@ -200,6 +201,24 @@ class Knowledge(FineTune, Interrogation):
     """Of the conversations of sft.data, trained on beside what is taught, so that the rest is not forgotten."""
 
 
+class RL(Optimizer, Policy, Sampling):
+    """Teaching the chat model by reward: docs/rl.md."""
+
+    lr: float = 1e-5
+    weight_decay: float = 0.0
+    decay_fraction: float = 0.0
+    data: list[DataSource] = []
+    """Prompts, with what right answers are held against; a source's weight does not count."""
+    rewards: Rewards = Rewards()
+    lora: LoRA | None = None
+    """None: all weights are trained."""
+    sequence_length: int | None = Field(None, ge=2)
+    """Most positions of a conversation; the model's max_positions."""
+    checkpoint_every: int = Field(20, ge=1)
+    keep_checkpoints: int = 2
+    seed: int = 1
+
+
 class Task(DataSource):
     """Rows of which a model is to find the right answer the likeliest; evals/tasks.py tells their forms. `weight` does
     not count."""
@@ -296,7 +315,12 @@ class Cluster(Section):
     tool_threads: int = Field(8, ge=1)
     """Calls of tools that run beside each other where many conversations are answered together."""
     engines: int = 1
+    """Replicas that serve; engines of rl that sample beside each other."""
     engine_gpus: int | None = None
+    engine_groups: int = Field(16, ge=1)
+    """Prompts of rl that an engine answers together, each as often as rl.samples says."""
+    engine_retries: int = Field(3, ge=0)
+    """How often a dead engine of rl is replaced, all of them together."""
     kv_cache_gib: float = 1.0
     """vLLM's cache on CPU."""
     endpoint_requests: int = Field(8, ge=1)
@@ -334,6 +358,8 @@ class Recipe(Section):
     demonstrations: Demonstrations = Demonstrations()
     sft: SFT = SFT()
     knowledge: Knowledge | None = None
+    """None: no such stage."""
+    rl: RL | None = None
     """None: no such stage."""
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()

@@ -57,6 +57,11 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
     return _remote(f"{scheme}://{rest.split('/', 1)[0]}"), rest.rstrip("/")
 
 
+def absolute(path: str) -> str:
+    """The same for workers, which have other working directories."""
+    return path if is_remote(path) else os.path.abspath(path)
+
+
 def join(directory: str, *names: str) -> str:
     return "/".join([directory.rstrip("/"), *names])
 

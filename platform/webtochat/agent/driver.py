@@ -3,6 +3,7 @@ other."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,18 +18,26 @@ Generate = Callable[..., list[list[Completion]]]
 
 def answer(
     conversations: Sequence[Conversation], generate: Generate, *, max_new_tokens: int, temperature: float = 0.0,
-    top_p: float = 1.0, seed: int = 0, section: Tools | None = None, threads: int = 8,
+    top_p: float = 1.0, seed: int | Sequence[int] = 0, section: Tools | None = None, threads: int = 8,
 ) -> None:  # fmt: skip
     """Brings all of them to their end. `max_new_tokens`: of each completion. In round r of N conversations the p-th
-    that goes on is drawn with `seed` + r·N + p. `section`: the limits of calls; `threads`: calls at a time."""
+    that goes on is drawn with `seed` + r·N + p, or, where each conversation has a seed, with its own + r. `section`:
+    the limits of calls; `threads`: calls at a time."""
     with ThreadPoolExecutor(threads) as pool:
-        while going_on := [each for each in conversations if not each.finished]:
+        for turn in itertools.count():
+            numbers = [number for number, each in enumerate(conversations) if not each.finished]
+            going_on = [conversations[number] for number in numbers]
+            if not going_on:
+                return
             finished = generate(
                 [each.ids for each in going_on],
                 max_new_tokens=[min(max_new_tokens, each.room) for each in going_on],
-                temperature=temperature, top_p=top_p, seed=seed, stop_token_ids=going_on[0].tokenizer.stops,
+                temperature=temperature, top_p=top_p, stop_token_ids=going_on[0].tokenizer.stops,
+                seed=(
+                    seed + turn * len(conversations) if isinstance(seed, int)
+                    else [seed[number] + turn for number in numbers]
+                ),
             )  # fmt: skip
-            seed += len(conversations)
             results = []
             for each, [completion] in zip(going_on, finished, strict=True):
                 calls = each.generated(completion.ids, completion.logprobs)

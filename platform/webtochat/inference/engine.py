@@ -97,11 +97,12 @@ class Engine:
         temperature: float = 0.0,
         top_p: float = 1.0,
         n: int = 1,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         stop_token_ids: Sequence[int] = (),
     ) -> list[list[Completion]]:
         """`n` completions of each prompt, in order. The i-th completion of the p-th is drawn with
-        `seed` + p·n + i; vLLM's last bits depend on the batch, so equal seeds give equal ids only for equal calls.
+        `seed` + p·n + i, or, where each prompt has a seed, with its own + i; vLLM's last bits depend on the batch, so
+        equal seeds give equal ids only for equal calls.
 
         A prompt that leaves no room for one new token raises ValueError; one that leaves less than `max_new_tokens`
         (of all prompts, or of each) is generated as far as the room goes.
@@ -110,6 +111,7 @@ class Engine:
 
         requests: list[Any] = []
         parameters = []
+        seeds = [seed + place * n for place in range(len(prompts))] if isinstance(seed, int) else seed
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
         for place, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
             room = self.max_model_length - len(prompt)
@@ -119,7 +121,7 @@ class Engine:
             parameters.append(
                 SamplingParams(
                     n=n, temperature=temperature, top_p=top_p, max_tokens=min(limit, room),
-                    seed=None if seed is None or temperature == 0 else seed + place * n,
+                    seed=None if seeds is None or temperature == 0 else seeds[place],
                     stop_token_ids=list(stop_token_ids), logprobs=0 if self._logprobs else None, detokenize=False,
                     ignore_eos=True,
                 )

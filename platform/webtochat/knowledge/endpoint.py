@@ -15,14 +15,14 @@ from webtochat.recipe_knowledge import Endpoint
 
 
 class Client:
-    """Raises UserError where the environment holds no key. What a server says of an error is not passed on: it may
-    quote the key."""
+    """What a server says of an error is not passed on: it may quote the key."""
 
-    def __init__(self, endpoint: Endpoint, cluster: Cluster):
+    def __init__(self, endpoint: Endpoint, cluster: Cluster, named: str = "knowledge.endpoint"):
+        """`named`: the recipe's key. Raises UserError where the environment holds no key."""
         key = os.environ.get(endpoint.key_variable)
         if not key:
-            raise UserError(f"knowledge.endpoint asks {endpoint.address}: put its key into {endpoint.key_variable}")
-        self._endpoint, self._requests = endpoint, cluster.endpoint_requests
+            raise UserError(f"{named} asks {endpoint.address}: put its key into {endpoint.key_variable}")
+        self._endpoint, self._named, self._requests = endpoint, named, cluster.endpoint_requests
         self._client = openai.OpenAI(
             base_url=endpoint.address, api_key=key, timeout=cluster.endpoint_seconds,
             max_retries=cluster.endpoint_retries,
@@ -54,7 +54,7 @@ class Client:
             return None, "no_connection"
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise UserError(
-                f"{self._endpoint.address} answers {error.status_code}: check knowledge.endpoint's address and model, "
+                f"{self._endpoint.address} answers {error.status_code}: check {self._named}'s address and model, "
                 f"and the key in {self._endpoint.key_variable}"
             ) from None
         except openai.APIStatusError as error:

@@ -5,22 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
-import threading
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import ray
-import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.queue import Empty, Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from webtochat import storage
 from webtochat.artifact import Artifact, open_artifact
-from webtochat.errors import MachineError, UserError
+from webtochat.errors import UserError
 from webtochat.evals import likelihood, tasks
 from webtochat.model.config import ModelConfig
 from webtochat.model.imported import Given
@@ -30,6 +23,7 @@ from webtochat.tokens import rows
 from webtochat.tokens.conversations import CONVERSATIONS, chats
 from webtochat.tokens.mixture import Corpus, Mixture
 from webtochat.tokens.tokenizer import Tokenizer
+from webtochat.train.actors import Training
 from webtochat.train.line import Line, amount
 from webtochat.train.optimizer import at_width
 from webtochat.train.packing import held_out, pack_rows
@@ -49,10 +43,6 @@ from webtochat.train.rank import (
 
 NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "spike", "start", "add_markers"}
 """Keys of a training section that do not change its result, or are told by what they lead to."""
-WORKER_ENVIRONMENT = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "30000")}
-"""How long OpenMP's threads spin while they wait for each other. With libgomp's own 300,000, two threads on two cores
-lose most of their time as soon as another process is busy (2.2k tokens/s instead of 10.7k; so 2.9k); with none they
-lose a third on a machine of their own (7.3k; so 10.1k)."""
 
 
 def pretrain(run: Run) -> Artifact:
@@ -102,11 +92,11 @@ def pretrain(run: Run) -> Artifact:
         if encoded:
             likelihood.write(path, encoded)
         job = PretrainJob(
-            directory=_absolute(stage.directory), settings=at_width(recipe.pretrain, config.width),
+            directory=storage.absolute(stage.directory), settings=at_width(recipe.pretrain, config.width),
             sequence_length=length, windows_per_step=per_step, steps=steps,
             mask_documents=recipe.pretrain.mask_documents, **_placing(recipe.cluster), model=recipe.model,
             given=given, tokenizer=_where(tokenizer), tokens=_where(tokens), mixture=mixed.corpora,
-            tasks=_absolute(path) if path else "",
+            tasks=storage.absolute(path) if path else "",
         )  # fmt: skip
         fit(stage, job, recipe.cluster)
         first, last = _ends(stage, "validation_bpb")
@@ -160,7 +150,7 @@ def _imported(run: Run, given: Given) -> Artifact:
         return stage
     with stage:
         config, _ = _described(stage, run.recipe, given)
-        ray.get(ray.remote(num_cpus=1)(import_rank).remote(_absolute(stage.directory), given))
+        ray.get(ray.remote(num_cpus=1)(import_rank).remote(storage.absolute(stage.directory), given))
         counts = {"parameters": config.parameters, "steps": 0, "tokens": 0, "config": config.as_dict()}
         return stage.commit(counts=counts, summary=f"{amount(config.parameters)} parameters, imported")
 
@@ -225,9 +215,9 @@ def fine_tune(
     steps = max(1, math.ceil(settings.epochs * len(packed) / per_step))
     stage.say(f"{counts['conversations']:,} conversations in {len(packed):,} windows, {steps} steps")
     job = SFTJob(
-        directory=_absolute(stage.directory), settings=settings, sequence_length=length,
+        directory=storage.absolute(stage.directory), settings=settings, sequence_length=length,
         windows_per_step=per_step, steps=steps, **_placing(cluster),
-        base=_where(base), windows=_absolute(path), sample_prompt=_prompt(read, settings.validation_percent),
+        base=_where(base), windows=storage.absolute(path), sample_prompt=_prompt(read, settings.validation_percent),
     )  # fmt: skip
     fit(stage, job, cluster)
     first, last = _ends(stage, "validation_loss")
@@ -236,69 +226,14 @@ def fine_tune(
 
 
 def fit(stage: Stage, job: Job, cluster: Cluster) -> None:
-    """Runs the job's ranks under Ray Train until the model is made, showing lines and metrics as they come.
-
-    A worker or node that dies is replaced `cluster.train_retries` times, from the newest checkpoint. Raises the
-    UserError or MachineError that a rank raised.
-    """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})  # not on a node that may be lost
-    gpus = cluster.train_gpus
-    fewest, most = cluster.workers
-    if gpus is None:
-        gpus = ray.cluster_resources().get("GPU", 0) >= fewest
-    resources: dict[str, float] = {"CPU": cluster.train_cpus or 1, **({"GPU": 1} if gpus else {})}
-    filesystem, inner = storage.resolve(stage.scratch("ray"))
-    trainer = TorchTrainer(
-        _rank,
-        train_loop_config={"job": job, "messages": messages, "threads": cluster.train_cpus},
-        torch_config=TorchConfig(
-            backend="nccl" if gpus else "gloo", timeout_s=cluster.collective_seconds
-        ),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=(fewest, most) if most > fewest else most,  # type: ignore[arg-type]  # as below
-            use_gpu=gpus, resources_per_worker=resources,
-            # Several CPU workers are for using several machines; GPU workers want to be near each other.
-            placement_strategy="PACK" if gpus else "SPREAD",
-        ),
-        run_config=ray.train.RunConfig(
-            name=stage.stage, storage_path=inner, storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=cluster.train_retries),
-            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},  # type: ignore[call-arg]  # mypy sees the older class
-        ),
-    )  # fmt: skip
-    raised: list[BaseException] = []
-
-    def fitting() -> None:
-        try:
-            trainer.fit()
-        except Exception as error:  # noqa: BLE001 (raised again below, in the thread that waits)
-            raised.append(error)
-
-    # In a thread of its own: this one shows the lines, and an interrupt reaches it at once.
-    thread = threading.Thread(target=fitting, daemon=True)
-    thread.start()
-    failures: list[Exception] = []
-    while thread.is_alive() or not messages.empty():
-        try:
-            message = messages.get(timeout=0.5)
-        except Empty:
-            continue
-        if isinstance(message, UserError | MachineError):
-            failures.append(message)
-        else:
+    """Runs the job's ranks under Ray Train until the model is made, showing lines and metrics as they come."""
+    run_rank: Callable[..., Any] = pretrain_rank if isinstance(job, PretrainJob) else sft_rank
+    training = Training(stage, job, cluster, run_rank)
+    while not training.over():
+        message = training.message(0.5)
+        if message is not None:
             show(stage, message)
-    messages.shutdown()
-    if failures:
-        raise failures[0]
-    if raised:
-        traceback.print_exception(raised[0], file=sys.stderr)
-        causes = getattr(raised[0], "worker_failures", {}) or {0: raised[0]}
-        first = (str(next(iter(causes.values()))).strip().splitlines() or [""])[-1]
-        raise MachineError(
-            f"training failed {cluster.train_retries + 1} times ({first[:200]}): the same command goes on from the "
-            "newest checkpoint"
-        ) from raised[0]
+    training.finish()
 
 
 def show(stage: Stage, message: Line | Evaluation | Note) -> None:
@@ -321,28 +256,6 @@ def show(stage: Stage, message: Line | Evaluation | Note) -> None:
         stage.say(message.text)
 
 
-def _rank(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
-    job, messages = config["job"], config["messages"]
-    context = ray.train.get_context()
-    threads = config["threads"] or max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size())
-
-    def emit(message: Line | Evaluation | Note) -> None:
-        messages.put(message)
-
-    def notice() -> bool:
-        """Of any of the workers' nodes: Ray drains a node that its cloud is about to take back."""
-        return ray.train.get_preemption_info() is not None
-
-    run_rank: Callable[..., Any] = pretrain_rank if isinstance(job, PretrainJob) else sft_rank
-    try:
-        run_rank(job, emit, threads, notice)
-    except (UserError, MachineError) as error:
-        # Every rank meets these alike, and trying again would meet them again: told to the driver, not to Ray Train.
-        if context.get_world_rank() == 0:
-            messages.put(error)
-
-
 def literals(recipe: Recipe, section: str) -> dict[str, Any]:
     """What a training section adds to its stage's identity."""
     literals = recipe.identity(section)[section]
@@ -355,13 +268,8 @@ def _placing(cluster: Cluster) -> dict[str, Any]:
     return {name: getattr(cluster, name) for name in names}
 
 
-def _absolute(path: str) -> str:
-    """Workers have other working directories."""
-    return path if storage.is_remote(path) else os.path.abspath(path)
-
-
 def _where(artifact: Artifact) -> tuple[str, str]:
-    return _absolute(artifact.directory), artifact.content_hash
+    return storage.absolute(artifact.directory), artifact.content_hash
 
 
 def _curve(stage: Stage) -> list[dict[str, float]]:

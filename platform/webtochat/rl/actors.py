@@ -1,0 +1,59 @@
+"""An engine that samples rollouts, and whose weights are replaced while it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+from webtochat import storage
+from webtochat.inference.actors import ModelPath, gpus_per_engine
+from webtochat.inference.engine import Engine
+from webtochat.recipe import Recipe
+from webtochat.rl import rollouts
+from webtochat.rl.rollouts import Asked, Row
+from webtochat.tokens.tokenizer import Tokenizer
+from webtochat.tools.toolbox import toolbox
+
+
+class Sampler:
+    """`index`: where the search index lies, if tools are called. One call at a time: an answer is drawn with one
+    version of the weights from its first id to its last."""
+
+    def __init__(self, model: ModelPath, recipe: Recipe, index: tuple[str, str] | None, gpus: int):
+        assert recipe.rl is not None
+        directory, cluster = model.local(), recipe.cluster
+        self._recipe, self._section, self._version = recipe, recipe.rl, 0
+        self._tokenizer = Tokenizer.load(directory)
+        self._tools = toolbox(recipe.tools, storage.local_copy(*index) if index else None) if recipe.rl.tools else []
+        self._engine = Engine(
+            directory, kv_cache_gib=cluster.kv_cache_gib, gpus=gpus, logprobs=True, seed=recipe.rl.seed,
+            max_model_length=recipe.rl.sequence_length,
+        )  # fmt: skip
+
+    def ready(self) -> None:
+        """Returns once the engine is started."""
+
+    def renew(self, version: int, weights: dict[str, np.ndarray]) -> None:
+        """Takes the weights of this version."""
+        import torch
+
+        self._engine.replace_weights((name, torch.from_numpy(each.copy())) for name, each in weights.items())
+        self._version = version
+
+    def sample(self, asked: Sequence[Asked], greedy: bool = False) -> list[Row]:
+        """Answers to each prompt; `greedy`: one, the likeliest."""
+        section, limits = self._section, self._recipe.tools
+        return rollouts.sample(
+            asked, self._tokenizer, self._engine.generate, version=self._version, greedy=greedy,
+            samples=1 if greedy else section.samples, sampling=section, limits=limits, tools=self._tools,
+            positions=self._engine.max_model_length, seed=section.seed, threads=self._recipe.cluster.tool_threads,
+        )  # fmt: skip
+
+
+def start(model: ModelPath, recipe: Recipe, index: tuple[str, str] | None) -> Any:
+    """A handle of a started actor; starting goes on in the background until `ready` returns."""
+    gpus = gpus_per_engine(recipe.cluster.engine_gpus)
+    return ray.remote(Sampler).options(num_gpus=gpus, num_cpus=1).remote(model, recipe, index, gpus)

@@ -1,0 +1,177 @@
+"""Rewards: a number for each answer, made of named parts that the recipe weighs.
+
+A part that fails, or gives no finite number, leaves its answer without a reward: that answer is no sample, is counted
+by reason, and teaches nothing. It is never a zero, which would teach that the answer was bad.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from webtochat.errors import MachineError, UserError
+from webtochat.evals.questions import is_right
+from webtochat.knowledge.endpoint import Client
+from webtochat.recipe import Cluster
+from webtochat.recipe_rl import Rewards
+from webtochat.recipe_tools import PythonTool
+from webtochat.rl import answers
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a reward looks at."""
+
+    prompt: str
+    answer: str
+    truth: dict[str, Any]
+    """See tasks.Prompt."""
+    ids: list[int]
+    """Of the whole conversation."""
+    tokens: int
+    """That the model wrote."""
+    ended: bool
+    """By its end marker, not by a limit."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    reward: float | None
+    parts: dict[str, float]
+    failed: str
+    """Why there is no reward; empty where there is one."""
+
+
+Part = Callable[[Sequence[Answered]], list[float | str]]
+"""A number for each answer, or in a word why there is none."""
+ScoreIds = Callable[[list[list[int]]], list[float]]
+"""The reward model: of conversations' ids."""
+
+
+def score(answered: Sequence[Answered], parts: dict[str, Part], weights: dict[str, float]) -> list[Scored]:
+    """Σ weight × part of each answer."""
+    found = {name: part(answered) for name, part in parts.items()}
+    scored = []
+    for place in range(len(answered)):
+        told = {name: values[place] for name, values in found.items()}
+        numbers = {name: value for name, value in told.items() if isinstance(value, float) and math.isfinite(value)}
+        failed = next((f"{name}:{_reason(value)}" for name, value in told.items() if name not in numbers), "")
+        total = sum(weights[name] * value for name, value in numbers.items())
+        scored.append(Scored(None if failed else total, numbers, failed))
+    return scored
+
+
+def _reason(value: float | str) -> str:
+    return value if isinstance(value, str) else "not_a_number"
+
+
+def parts(
+    section: Rewards, python: PythonTool, cluster: Cluster, max_new_tokens: int, model: ScoreIds | None
+) -> dict[str, Part]:
+    """Those that the recipe weighs, in its order. Raises UserError where one cannot work here."""
+    soft = max_new_tokens // 2 if section.soft_tokens is None else section.soft_tokens
+    each: dict[str, Callable[[Answered], float]] = {
+        "exact": lambda one: float(answers.same_words(one.answer, _needs(one, "answers"))),
+        "match": lambda one: float(is_right(one.answer, _needs(one, "answers"))),
+        "numeric": lambda one: float(answers.same_number(one.answer, _needs(one, "answers"))),
+        "tests": lambda one: answers.passed(one.answer, _needs(one, "tests"), one.truth["setup"], python),
+        "format": lambda one: float(one.ended and re.fullmatch(section.pattern, one.answer, re.DOTALL) is not None),
+        "length": lambda one: overlong(one.tokens, soft, max_new_tokens),
+    }
+    found: dict[str, Part] = {}
+    for name in section.weights:
+        if name == "model":
+            if model is None:
+                raise UserError("rl.rewards.weights names model: the recipe needs a section reward that makes one")
+            found[name] = _by_model(model)
+        elif name == "judge":
+            found[name] = _by_judge(section, cluster)
+        else:
+            one = each[name] if name in each else _function(name)
+            found[name] = _apart(one, cluster.tool_threads if name not in QUICK else 1)
+    return found
+
+
+QUICK = {"exact", "match", "numeric", "format", "length"}
+
+
+def _needs(one: Answered, name: str) -> list[str]:
+    """Raises ValueError where there is nothing to hold the answer against."""
+    if not one.truth.get(name):
+        raise ValueError(f"no {name}")
+    return one.truth[name]
+
+
+def _apart(function: Callable[[Answered], float], threads: int) -> Part:
+    """Each answer by itself, several at once."""
+
+    def one(answered: Answered) -> float | str:
+        try:
+            return float(function(answered))
+        except (UserError, MachineError):
+            raise
+        except Exception as error:  # noqa: BLE001  (a user's function: it is counted by what it raised)
+            return str(error).replace(" ", "_") if type(error) is ValueError else type(error).__name__
+
+    def several(answered: Sequence[Answered]) -> list[float | str]:
+        if threads == 1:
+            return [one(each) for each in answered]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(one, answered))
+
+    return several
+
+
+def overlong(tokens: int, soft: int, most: int) -> float:
+    """0 up to `soft` tokens, then falling to -1 at `most` (DAPO, section 3.4)."""
+    return -min(1.0, max(0.0, (tokens - soft) / max(1, most - soft)))
+
+
+def _function(path: str) -> Callable[[Answered], float]:
+    """A function of (prompt, answer, truth) that a recipe names."""
+    try:
+        _, module, name = path.split(":")
+        function = getattr(importlib.import_module(module), name)
+    except ValueError as error:
+        raise UserError(f"rl.rewards.weights: {path!r} is no reward: write python:module:function") from error
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(f"rl.rewards.weights: {path}: {error}") from error
+    return lambda one: function(one.prompt, one.answer, one.truth)
+
+
+def _by_model(model: ScoreIds) -> Part:
+    def scores(answered: Sequence[Answered]) -> list[float | str]:
+        return list(model([each.ids for each in answered]))
+
+    return scores
+
+
+def _by_judge(section: Rewards, cluster: Cluster) -> Part:
+    """A mark of 0 to 1 by the model of rewards.judge."""
+    assert section.judge is not None, "the recipe's check"
+    client = Client(section.judge, cluster, "rl.rewards.judge")
+
+    def marks(answered: Sequence[Answered]) -> list[float | str]:
+        failed: Counter[str] = Counter()
+        replies = client.ask([judge_prompt(section, each) for each in answered], failed)
+        return ["no_reply" if reply is None else mark(reply, section.judge_best) for reply in replies]
+
+    return marks
+
+
+def judge_prompt(section: Rewards, one: Answered) -> str:
+    """In one pass, so that a placeholder's name in an answer stays text."""
+    given = {"prompt": one.prompt, "answer": one.answer, "truth": " or ".join(one.truth.get("answers") or ["none"])}
+    return re.sub(r"\{(prompt|answer|truth)\}", lambda found: given[found[1]], section.judge_prompt)
+
+
+def mark(reply: str, best: float) -> float | str:
+    """The first number of a judge's reply, as a share of the best."""
+    found = re.search(r"-?\d+(?:\.\d+)?", reply)
+    return min(1.0, max(0.0, float(found[0]) / best)) if found else "no_mark"
