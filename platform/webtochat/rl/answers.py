@@ -12,7 +12,7 @@ from webtochat.evals.questions import words
 from webtochat.recipe_tools import PythonTool
 from webtochat.tools import python
 
-NUMBER = re.compile(r"[-−]?\d+(?:,\d{3})+(?:\.\d+)?|[-−]?\d*\.?\d+(?:/\d+)?")
+NUMBER = re.compile(r"(?:(?<![\w)])[-−])?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+(?:/\d+)?)")
 DIGITS = 400
 """A longer number is none: to compare it would take long."""
 BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)

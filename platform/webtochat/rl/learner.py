@@ -84,12 +84,13 @@ def learn_rank(
         told = learner.step(rows, state)
         state.step += 1
         state.windows += len(rows)
-        state.tokens += int(told.pop("tokens"))
+        state.tokens += int(told["tokens"])
         hand_out()
         spent = time.perf_counter() - began
         state.seconds += spent
         told |= {"learner_idle": waited / spent, "learner_seconds": spent - waited}
-        state.curve.append({"step": state.step} | {key: told[key] for key in told if not key.startswith("learner_")})
+        timed = ("learner_idle", "learner_seconds")
+        state.curve.append({"step": state.step} | {key: value for key, value in told.items() if key not in timed})
         if rank == 0:
             emit(Learned(state.step, told))
         last = state.step == settings.steps

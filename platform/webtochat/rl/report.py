@@ -33,7 +33,8 @@ def drawn(paths: Sequence[str], most: int) -> list[Row]:
     steps = min(len(paths), max(1, most // max(1, len(first))))
     for number in range(steps):
         place = number * (len(paths) - 1) // max(1, steps - 1)
-        for group in list(rollouts.by_group(rollouts.read(paths[place], COLUMNS)).values())[: max(1, most // (steps * max(1, len(first))))]:
+        groups = list(rollouts.by_group(rollouts.read(paths[place], COLUMNS)).values())
+        for group in groups[: max(1, most // (steps * max(1, len(first))))]:
             found += group
     return found
 
@@ -43,8 +44,10 @@ def html(name: str, rows: Sequence[Row]) -> str:
     frame = FRAME.read_text(encoding="utf-8")
     script = frame.split("<script>")[1].split("</script>")[0]
     told = [
-        {key: row[key] for key in COLUMNS if key not in ("truth", "conversation", "parts")}
-        | {"truth": _truth(row["truth"]), "conversation": row["conversation"][:CHARACTERS], "parts": dict(row["parts"] or [])}
+        {key: row[key] for key in COLUMNS} | {
+            "truth": _truth(row["truth"]), "conversation": row["conversation"][:CHARACTERS],
+            "parts": dict(row["parts"] or []),
+        }
         for row in rows
     ]  # fmt: skip
     text = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace").decode()

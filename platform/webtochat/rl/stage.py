@@ -50,8 +50,8 @@ class Published:
 
 
 def rl(run: Run) -> Artifact:
-    """`model/`: the chat model after learning by reward; rollouts/: every answer, step by step; evaluations/: answers to
-    the held-out prompts; rollouts.html to browse them; metrics.jsonl: the curve."""
+    """`model/`: the chat model taught by reward; rollouts/: every answer, by step; rollouts.html: some of them to browse;
+    evaluations/: answers to the held-out prompts; metrics.jsonl: the curve."""
     recipe, section = run.recipe, run.recipe.rl
     if section is None:
         raise UserError("the recipe has no section rl, so nothing is learned by reward: docs/rl.md shows one")
@@ -172,7 +172,7 @@ class Driver:
         for number in range(self.cluster.engines):
             self._start(f"engine {number}")
         self.training = training = Training(self.stage, self.job, self.cluster, _learn)
-        self.waiting[training.messages.actor.get.remote()] = ("message", None)
+        self.waiting[training.coming()] = ("message", None)
         while True:
             for work in self.fleet.work():
                 self._do(work)
@@ -182,7 +182,7 @@ class Driver:
                 kind, what = self.waiting.pop(reference)
                 if kind == "message":
                     self._heard(training.taken(ray.get(reference)))
-                    self.waiting[training.messages.actor.get.remote()] = ("message", None)
+                    self.waiting[training.coming()] = ("message", None)
                 else:
                     self._came(kind, what, reference)
             self._close()

@@ -3,6 +3,7 @@
 A prompt is `messages` (up to the last user's), or a text under question, prompt, problem, instruction or text. The
 truth is under answer, answers or solution (of GSM8K's what stands after ####, of MATH's what is boxed), and unit tests
 under tests or test_list, with test_setup_code before them. Pairs of preferences (chosen, rejected) give their prompt.
+Prompts with the same `key` are held out together, or as `held_out` says.
 """
 
 from __future__ import annotations
@@ -28,17 +29,20 @@ class Prompt:
     messages: list[Message]
     truth: dict[str, Any]
     """`answers`: texts, any of which is right. `tests`: programs. `setup`: what runs before them."""
+    key: str
+    """What is asked about: prompts of the same are learned from, or held out."""
+    held_out: bool | None = None
+    """None: by a hash of the key."""
 
     @property
     def text(self) -> str:
         """What was asked last."""
         return str(self.messages[-1]["content"])
 
-    @property
-    def draw(self) -> float:
-        """A number in [0, 1) that follows from what is asked alone."""
-        canonical = json.dumps(self.messages, sort_keys=True, ensure_ascii=False)
-        return int.from_bytes(hashlib.sha256(canonical.encode("utf-8", "replace")).digest()[:8], "big") / 2**64
+    def draw(self, *what: str) -> float:
+        """A number in [0, 1) that follows from the key (and from what it is drawn for)."""
+        digest = hashlib.sha256(":".join([*what, self.key]).encode("utf-8", "replace")).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def prompts(found: Iterable[Row], skipped: Counter[str]) -> list[Prompt]:
@@ -46,13 +50,16 @@ def prompts(found: Iterable[Row], skipped: Counter[str]) -> list[Prompt]:
     kept: dict[str, Prompt] = {}
     for row in found:
         try:
-            made = Prompt(messages_of(row), truth_of(row))
+            messages = messages_of(row)
+            asked = json.dumps(messages, sort_keys=True, ensure_ascii=False)
+            away = row.get("held_out")
+            key = str(row.get("key") or asked)
+            made = Prompt(messages, truth_of(row), key, away if isinstance(away, bool) else None)
         except ValueError as error:
             skipped[str(error).replace(" ", "_")] += 1
             continue
-        key = json.dumps(made.messages, sort_keys=True, ensure_ascii=False)
-        skipped["asked_before"] += key in kept
-        kept.setdefault(key, made)
+        skipped["asked_before"] += asked in kept
+        kept.setdefault(asked, made)
     return list(kept.values())
 
 
@@ -74,7 +81,7 @@ def messages_of(row: Row) -> list[Message]:
 
 
 def truth_of(row: Row) -> dict[str, Any]:
-    told = next((row[name] for name in TRUE if row.get(name) is not None), [])
+    told: Any = next((row[name] for name in TRUE if row.get(name) is not None), [])
     answers = [after_marks(str(each)) for each in (told if isinstance(told, list) else [told])]
     tests = row.get("tests") or row.get("test_list") or []
     tests = tests if isinstance(tests, list) else [tests]
@@ -100,7 +107,9 @@ def fitting(
 
 
 def split(found: list[Prompt], percent: float, most: int) -> tuple[list[Prompt], list[Prompt]]:
-    """(to learn from, held out): by a hash of what is asked, so that neither ever changes sides; of the held-out ones
-    the first `most` by that hash."""
-    held_out = sorted((each for each in found if each.draw < percent / 100), key=lambda each: each.draw)
-    return [each for each in found if each.draw >= percent / 100], held_out[:most]
+    """(to learn from, held out): as rows say, else by a hash of the key, so that none ever changes sides. Of the
+    held-out ones at most so many, drawn by hash."""
+    away = [each.draw() < percent / 100 if each.held_out is None else each.held_out for each in found]
+    held_out = [each for each, out in zip(found, away, strict=True) if out]
+    held_out.sort(key=lambda each: each.draw(each.text))
+    return [each for each, out in zip(found, away, strict=True) if not out], held_out[:most]

@@ -91,6 +91,11 @@ class Training:
         except Empty:
             return None
 
+    def coming(self) -> Any:
+        """The next one as a Ray reference, to wait for beside others; to be `taken`."""
+        actor: Any = self.messages.actor
+        return actor.get.remote()
+
     def taken(self, message: Any) -> Any:
         """What a message is to the stage: None where it is an error."""
         if isinstance(message, UserError | MachineError):
