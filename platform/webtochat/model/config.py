@@ -65,9 +65,9 @@ class ModelConfig:
         return 6 * weights + 6 * self.depth * self.heads * self.head_size * sequence_length
 
     def to_hugging_face(self, eos: int, pad: int, bos: int, dtype: str = "float32") -> dict[str, Any]:
-        """config.json of transformers' Qwen3ForCausalLM."""
+        """config.json of transformers' Qwen3, without what it says of the head."""
         return {
-            "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": self.vocabulary,
+            "model_type": "qwen3", "vocab_size": self.vocabulary,
             "hidden_size": self.width, "intermediate_size": self.mlp_width, "num_hidden_layers": self.depth,
             "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads, "head_dim": self.head_size,
             "hidden_act": "silu", "max_position_embeddings": self.max_positions, "rms_norm_eps": self.norm_epsilon,
