@@ -30,6 +30,7 @@ class RewardModel(Decoder):
     HUGGING_FACE: ClassVar[dict[str, Any]] = {
         "architectures": ["Qwen3ForSequenceClassification"], "id2label": {"0": "score"}, "label2id": {"score": 0},
     }  # fmt: skip
+    outputs = 1
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)

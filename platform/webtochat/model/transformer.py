@@ -85,6 +85,8 @@ class Decoder(nn.Module):
 
     HUGGING_FACE: ClassVar[dict[str, Any]]
     """What config.json says of the head."""
+    outputs: int | None = None
+    """Of the head; None: the vocabulary."""
 
     def __init__(self, config: ModelConfig):
         """With torch's default weights, to be loaded over."""
