@@ -5,9 +5,10 @@ answered once."""
 from __future__ import annotations
 
 import hashlib
-import inspect
+import itertools
 import json
 import os
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -25,13 +26,14 @@ from webtochat.evals.calibration import calibration
 from webtochat.evals.questions import rate
 from webtochat.inference import actors
 from webtochat.inference.actors import ModelPath
-from webtochat.model.reward import SCORES
+from webtochat.inference.engine import positions
+from webtochat.model.reward import SCORES, answered
 from webtochat.recipe import DataSource, Recipe, Reward
 from webtochat.reward.answers import Judged, Prompt, compared, drawn, headroom, judged
 from webtochat.run import Run, Stage
 from webtochat.tokens import rows
 from webtochat.tokens.chat import parse
-from webtochat.tokens.preferences import preferences
+from webtochat.tokens.preferences import exchange_of, preferences
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.train.pairs import Pair, encoded, is_held_out, pack_pairs
 from webtochat.train.rank import reward_rank
@@ -39,6 +41,8 @@ from webtochat.train.stage import ends, left_out, literals, prepared, tune
 
 BATCH = 128
 """Prompts answered at once, and written down together."""
+SCORED = 1024
+"""Rows of a file that are scored at once."""
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 PAIRS = pa.schema(
     [("prompt", MESSAGES), ("chosen", pa.string()), ("rejected", pa.string()), ("source", pa.string())]
@@ -77,12 +81,12 @@ def reward(run: Run) -> Artifact:
             preference for source in sources
             for preference in preferences(_rows(source, recipe, section, skipped), source.stem, skipped)
         ]  # fmt: skip
-        positions, counts = chat.manifest.counts["config"]["max_positions"], dict[str, Any]()
+        most, counts = chat.manifest.counts["config"]["max_positions"], dict[str, Any]()
         if section.answers is not None:
-            found = _answers(stage, recipe, section, asked, chat, tokenizer, positions, skipped)
+            found = _answers(stage, recipe, section, asked, chat, tokenizer, most, skipped)
             given += [preference for each in found for preference in compared(each, section.answers)]
             counts["answers"] = {"prompts": len(found), **_told(stage, found)}
-        pairs = encoded(tokenizer, given, positions, length, skipped)
+        pairs = encoded(tokenizer, given, most, length, skipped)
         left_out(stage, skipped)
         held_out = [pair for pair in pairs if is_held_out(pair.preference, section.validation_percent)]
         training = [pair for pair in pairs if not is_held_out(pair.preference, section.validation_percent)]
@@ -104,10 +108,10 @@ def reward(run: Run) -> Artifact:
 
 def fingerprint(judge: str) -> str:
     """Of the file that holds a function: another version of it is another judge."""
-    source = inspect.getsourcefile(rows.function_of(judge))
-    if source is None:
-        raise UserError(f"reward.answers.judge: {judge} is not written in Python: wrap it in a function that is")
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    code = getattr(rows.function_of(judge), "__code__", None)
+    if code is None:
+        raise UserError(f"reward.answers.judge: {judge} is no function written in Python: wrap it in one that is")
+    return hashlib.sha256(Path(code.co_filename).read_bytes()).hexdigest()
 
 
 def _rows(source: DataSource, recipe: Recipe, section: Reward, skipped: Counter[str]) -> Iterator[rows.Row]:
@@ -119,13 +123,13 @@ def _rows(source: DataSource, recipe: Recipe, section: Reward, skipped: Counter[
 
 def _answers(
     stage: Stage, recipe: Recipe, section: Reward, sources: list[DataSource], chat: Artifact, tokenizer: Tokenizer,
-    positions: int, skipped: Counter[str],
+    most: int, skipped: Counter[str],
 ) -> list[Judged]:  # fmt: skip
     """The chat model's answers to the prompts, judged; answers that are no plain text are counted in `skipped`."""
     answers = section.answers
     assert answers is not None
     found = (row for source in sources for row in _rows(source, recipe, section, skipped))
-    prompts = drawn(tokenizer, found, answers, positions, section.seed, skipped)
+    prompts = drawn(tokenizer, found, answers, most, section.seed, skipped)
     if not prompts:
         raise UserError("reward.answers.prompts give no prompt: name JSONL, Parquet, hf:// or python: sources")
     judge, done = rows.function_of(answers.judge), []
@@ -218,3 +222,55 @@ def _measured(stage: Stage, recipe: Recipe, held_out: list[Pair]) -> dict[str, A
     stage.metrics({"accuracy": cell["rate"], "brier": told["brier"], "ece": told["ece"]})
     accuracies = {source: rate(each) for source, each in by_source.items()}
     return {"scores": scores, "calibration": told, "accuracy_by_source": accuracies}
+
+
+# a file of answers ---------------------------------------------------------------------------------------------------
+
+
+def score(run: Run, path: str, out: str | None) -> str:
+    """Scores the answers that stand in a file, by the recipe's reward model: rows of a prompt and an answer, JSONL or
+    Parquet. Writes them with their `score` as JSONL, in their order, to `out` or beside the file; says how many rows
+    were left out, by reason. Returns where."""
+    made = run.open("reward")
+    model = ModelPath.of(made)
+    tokenizer, most = Tokenizer.load(model.local()), positions(model.local())
+    if out is None:
+        stem = re.fullmatch(r"([^*?\[]+?)\.(?:jsonl|parquet)(?:\.\w+)?", path)
+        if stem is None or path.startswith("hf://"):
+            raise UserError(f"--score {path}: say with --out where the scored rows are to stand")
+        out = f"{stem[1]}.scored.jsonl"
+    skipped: Counter[str] = Counter()
+    scorer = actors.start_scorer(model, run.recipe.cluster.engine_gpus)
+    number = 0
+    try:
+        with storage.writing(out) as local, open(local, "w", encoding="utf-8") as sink:
+            answers = _scorable(rows.read(DataSource(path=path), None, skipped), tokenizer, most, skipped)
+            while some := list(itertools.islice(answers, SCORED)):
+                scores = ray.get(scorer.scores_of.remote([ids for _, ids in some]))
+                for (row, _), value in zip(some, scores, strict=True):
+                    sink.write(json.dumps(row | {"score": value}, ensure_ascii=False, default=str) + "\n")
+                number += len(some)
+                run.screen.progress(f"  {number:,} answers scored")
+    finally:
+        ray.kill(scorer)
+    for reason, count in skipped.items():
+        run.screen.say(f"  left out {count} rows: {reason.replace('_', ' ')}")
+    known = made.manifest.counts.get("scores")
+    usual = f"; answers it was tested on score {known['mean']:.2f} ± {known['std']:.2f}" if known else ""
+    run.screen.say(f"{number:,} answers scored{usual}  [{out}]")
+    return out
+
+
+def _scorable(
+    found: Iterator[rows.Row], tokenizer: Tokenizer, most: int, skipped: Counter[str]
+) -> Iterator[tuple[rows.Row, list[int]]]:
+    for row in found:
+        try:
+            ids = answered(tokenizer, *exchange_of(row))
+        except ValueError as error:
+            skipped[str(error).replace(" ", "_")] += 1
+            continue
+        if len(ids) > most:
+            skipped["too_long"] += 1
+        else:
+            yield row, ids

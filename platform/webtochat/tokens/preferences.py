@@ -97,12 +97,13 @@ def _turns(row: Row) -> list[Any]:
 def _answer(given: Any, whole: bool) -> tuple[list[Message], str]:
     """(the messages before it, where they stand there; the answer). `whole`: there is no prompt elsewhere."""
     if isinstance(given, str):
-        turns = _SPEAKER.split(given) if whole else []
-        if len(turns) < 5 or turns[0].strip() or turns[-2] != "Assistant":  # not even a question and its answer
+        parts = _SPEAKER.split(given) if whole else []
+        if len(parts) < 5 or parts[0].strip() or parts[-2] != "Assistant":  # not even a question and its answer
             return [], given
-        spoken = zip(turns[1:-2:2], turns[2:-2:2], strict=True)
-        return [{"role": SPEAKERS[who], "content": said.strip()} for who, said in spoken], turns[-1].strip()
-    messages = [message_of(turn) for turn in (given if isinstance(given, list) else [given])]
+        spoken = zip(parts[1:-2:2], parts[2:-2:2], strict=True)
+        return [{"role": SPEAKERS[who], "content": said.strip()} for who, said in spoken], parts[-1].strip()
+    turns = given if isinstance(given, list) else [] if given is None else [given]
+    messages = [message_of(turn) for turn in turns]
     if not messages or messages[-1].get("role") != "assistant":
         raise ValueError("no answer")
     return messages[:-1], _text(messages[-1])
