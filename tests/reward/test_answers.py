@@ -37,7 +37,7 @@ def test_each_prompt_is_drawn_once_and_what_is_none_is_counted(words: Tokenizer)
     found = drawn(words, rows, options, 64, 1, skipped)
     assert len(found) == len({str(each.messages) for each in found}) == 8
     assert skipped == {
-        "prompt_asked_before": 1, "prompt:_no_prompt": 1, "prompt_too_long": 1, "prompt:_unknown_role": 1,
+        "prompt_asked_before": 1, "no_prompt": 1, "prompt_too_long": 1, "unknown_role": 1,
     }  # fmt: skip
     assert found == drawn(words, rows, options, 64, 1, Counter())
     assert found != drawn(words, rows, options, 64, 2, Counter())

@@ -48,7 +48,7 @@ def drawn(
             messages = prompt_of(row)
             ids = render(tokenizer, messages, add_generation_prompt=True).ids
         except ValueError as error:
-            skipped[f"prompt:_{error}".replace(" ", "_")] += 1
+            skipped[str(error).replace(" ", "_")] += 1
             continue
         name = json.dumps(messages, sort_keys=True)
         if len(ids) + section.max_new_tokens > positions:

@@ -135,7 +135,8 @@ def _answers(
     judge, done = rows.function_of(answers.judge), []
     for prompt, replies in zip(prompts, _sampled(stage, recipe, section, prompts, chat, tokenizer), strict=True):
         plain = [reply for reply in replies if reply is not None]
-        skipped["answer_is_no_text"] += len(replies) - len(plain)
+        if len(plain) < len(replies):
+            skipped["answer_is_not_plain_text"] += len(replies) - len(plain)
         done.append(judged(prompt, plain, judge, answers, section.seed))
     return done
 
@@ -248,7 +249,7 @@ def score(run: Run, path: str, out: str | None) -> str:
             while some := list(itertools.islice(answers, SCORED)):
                 scores = ray.get(scorer.scores_of.remote([ids for _, ids in some]))
                 for (row, _), value in zip(some, scores, strict=True):
-                    sink.write(json.dumps(row | {"score": value}, ensure_ascii=False, default=str) + "\n")
+                    sink.write(json.dumps(row | {"score": value}, default=str) + "\n")
                 number += len(some)
                 run.screen.progress(f"  {number:,} answers scored")
     finally:

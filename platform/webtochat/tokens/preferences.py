@@ -56,8 +56,8 @@ def preference_of(row: Row, source: str) -> Preference:
     margin = 0.0 if row.get("margin") is None else row["margin"]
     if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
         raise ValueError("the margin is not a number")
-    prompt = before or prompt_of(row)
-    return Preference(prompt, chosen, rejected, str(row.get("source") or source), float(margin))
+    source = str(row.get("source") or source).encode("utf-8", "replace").decode()
+    return Preference(before or prompt_of(row), chosen, rejected, source, float(margin))
 
 
 def prompt_of(row: Row) -> list[Message]:
