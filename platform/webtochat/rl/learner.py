@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from webtochat import storage
 from webtochat.errors import UserError
 from webtochat.model.export import load
 from webtochat.model.transformer import Transformer
-from webtochat.recipe import RL
+from webtochat.recipe_rl import RL
 from webtochat.rl import losses, rollouts
 from webtochat.rl.batches import Micro, Row, minibatches
 from webtochat.rl.line import Learned
@@ -54,9 +54,6 @@ class LearnerJob:
     compile: bool = False
     recompute: bool = False
 
-    def rollouts(self, step: int) -> str:
-        return storage.join(self.directory, "rollouts", f"step-{step:06d}.parquet")
-
 
 def learn_rank(
     job: LearnerJob, emit: Callable[[Any], None], publish: Publish, threads: int | None = None, notice: Notice = None
@@ -79,7 +76,7 @@ def learn_rank(
         hand_out()
     while state.step < settings.steps:
         began = time.perf_counter()
-        rows = waited_for(job.rollouts(state.step))
+        rows = waited_for(rollouts.step_path(job.directory, state.step))
         waited = time.perf_counter() - began
         told = learner.step(rows, state)
         state.step += 1
@@ -261,7 +258,7 @@ class Learner:
         if self.settings.lora is not None:
             model = copy.deepcopy(model)
             merge(model)
-        return model.plain() if isinstance(model, Policy) else model
+        return model.plain() if isinstance(model, Policy) else cast(Transformer, model)
 
     def weights(self) -> dict[str, np.ndarray]:
         tied = {"lm_head.weight"} if self.model.config.tie_embeddings else set()

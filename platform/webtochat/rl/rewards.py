@@ -72,7 +72,7 @@ def _reason(value: float | str) -> str:
 
 
 def parts(
-    section: Rewards, python: PythonTool, cluster: Cluster, max_new_tokens: int, model: ScoreIds | None
+    section: Rewards, python: PythonTool, cluster: Cluster, max_new_tokens: int, model: ScoreIds
 ) -> dict[str, Part]:
     """Those that the recipe weighs, in its order. Raises UserError where one cannot work here."""
     soft = max_new_tokens // 2 if section.soft_tokens is None else section.soft_tokens
@@ -87,8 +87,6 @@ def parts(
     found: dict[str, Part] = {}
     for name in section.weights:
         if name == "model":
-            if model is None:
-                raise UserError("rl.rewards.weights names model: the recipe needs a section reward that makes one")
             found[name] = _by_model(model)
         elif name == "judge":
             found[name] = _by_judge(section, cluster)
@@ -147,7 +145,10 @@ def _function(path: str) -> Callable[[Answered], float]:
 
 def _by_model(model: ScoreIds) -> Part:
     def scores(answered: Sequence[Answered]) -> list[float | str]:
-        return list(model([each.ids for each in answered]))
+        try:
+            return list(model([each.ids for each in answered]))
+        except ValueError as error:
+            return [str(error).replace(" ", "_")] * len(answered)
 
     return scores
 

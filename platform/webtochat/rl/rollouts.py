@@ -111,6 +111,11 @@ def lessons(rows: Sequence[Row], settings: Policy) -> list[Row]:
     return kept if teaching else []
 
 
+def step_path(directory: str, step: int) -> str:
+    """Of the file with all rollouts of a step, which counts from 0."""
+    return storage.join(directory, "rollouts", f"step-{step:06d}.parquet")
+
+
 def write(path: str, rows: Sequence[Row]) -> None:
     with storage.writing(path) as local:
         pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), local, compression="zstd")

@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 
 from webtochat import storage
 from webtochat.artifact import Artifact
 from webtochat.errors import MachineError, UserError
-from webtochat.inference.actors import ModelPath
+from webtochat.inference.actors import ModelPath, start_scorer
 from webtochat.inference.engine import positions
+from webtochat.model.reward import SCORES
 from webtochat.recipe import Recipe
-from webtochat.rl import actors, line, losses, report, rewards, rollouts, tasks
+from webtochat.rl import actors, line, rewards, rollouts, tasks
 from webtochat.rl.fleet import Fleet, Group, Work
 from webtochat.rl.learner import LearnerJob, learn_rank
+from webtochat.rl.ledger import Ledger
 from webtochat.rl.line import Clock, Learned
 from webtochat.rl.rollouts import Asked, Row
 from webtochat.rl.tasks import Prompt
@@ -50,18 +51,19 @@ class Published:
 
 
 def rl(run: Run) -> Artifact:
-    """`model/`: the chat model taught by reward; rollouts/: every answer, by step; rollouts.html: some of them to browse;
+    """`model/`: the chat model taught by reward; rollouts/: every answer, by step; rollouts.html to browse them;
     evaluations/: answers to the held-out prompts; metrics.jsonl: the curve."""
     recipe, section = run.recipe, run.recipe.rl
     if section is None:
         raise UserError("the recipe has no section rl, so nothing is learned by reward: docs/rl.md shows one")
     base = run.open("sft" if recipe.knowledge is None else "knowledge")
     tools = [run.open("index")] if section.tools and {"web_search", "open_page"} & set(recipe.tools.names) else []
+    scorer = [run.open("reward")] if "model" in section.rewards.weights else []
     sources, missing = rows.available(section.data, recipe.miniweb)
     identity = {"rl": literals(recipe, "rl") | {"data": [rows.identity(each, recipe.miniweb) for each in sources]}}
     if section.tools or "tests" in section.rewards.weights:
         identity |= recipe.identity("tools")
-    stage = run.begin("rl", identity, [base, *tools])
+    stage = run.begin("rl", identity, [base, *tools, *scorer])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -75,13 +77,18 @@ def rl(run: Run) -> Artifact:
                 stage.say(f"left out {number:,} prompts: {reason.replace('_', ' ')}")
         stage.say(f"{len(learned):,} prompts, {len(held_out):,} held out, {section.steps} steps of "
                   f"{section.prompts_per_step} × {section.samples} answers")  # fmt: skip
-        driver = Driver(stage, recipe, base, index, learned, held_out)
+        for each in scorer:
+            _same_tokenizer(base, each)
+        driver = Driver(stage, recipe, base, index, scorer, learned, held_out)
         try:
             driver.run()
         finally:
             driver.stop()
-        counts, summary, gain = driver.told()
-        counts |= {"prompts": len(learned), "skipped": dict(skipped), "config": base.manifest.counts.get("config")}
+        counts, summary, gain = driver.ledger.told(recipe.name)
+        counts |= {
+            "prompts": len(learned), "skipped": dict(skipped), "engine_deaths": driver.deaths,
+            "config": base.manifest.counts.get("config"),
+        }  # fmt: skip
         return stage.commit(counts=counts, summary=summary, gain=gain)
 
 
@@ -105,6 +112,16 @@ def _prompts(
     return learned, held_out
 
 
+def _same_tokenizer(base: Artifact, scorer: Artifact) -> None:
+    """Raises UserError where the reward model would read other words than the model wrote."""
+    mine, theirs = (Tokenizer.load(os.path.join(each.local(), "model")) for each in (base, scorer))
+    if not (mine.writes_as(theirs) and mine.markers == theirs.markers):
+        raise UserError(
+            f"the reward model of {scorer.directory} has another tokenizer than the model of {base.directory}: train "
+            "it from that one, with --rebuild reward"
+        )
+
+
 def _learn(job: LearnerJob, emit: Any, threads: int | None, notice: Any) -> None:
     """What each of the learner's Ray Train workers runs."""
 
@@ -114,23 +131,26 @@ def _learn(job: LearnerJob, emit: Any, threads: int | None, notice: Any) -> None
     learn_rank(job, emit, publish, threads, notice)
 
 
-def _score(written: str, found: list[Row], recipe: Recipe, model: Any) -> dict[int, bool]:
-    """A task: rewards the answers of some groups and writes them down. Returns which of them teach anything."""
+def _score(written: str, found: list[Row], recipe: Recipe, scorer: Any, scale: tuple[float, float]) -> None:
+    """A task: rewards the answers of some groups and writes them down. `scale`: mean and standard deviation of what the
+    scorer gives."""
     section = recipe.rl
     assert section is not None
+
+    def model(ids: list[list[int]]) -> list[float]:
+        return [(score - scale[0]) / scale[1] for score in ray.get(scorer.scores_of.remote(ids))]
+
     parts = rewards.parts(section.rewards, recipe.tools.python, recipe.cluster, section.max_new_tokens, model)
     scored = rewards.score([rollouts.answered(row) for row in found], parts, section.rewards.weights)
-    found = rollouts.rewarded(found, scored)
-    rollouts.write(written, found)
-    return {number: rollouts.teaches(some) for number, some in rollouts.by_group(found).items()}
+    rollouts.write(written, rollouts.rewarded(found, scored))
 
 
 class Driver:
     """Moves work between engines, scoring tasks and the learner until the last step is learned and evaluated."""
 
     def __init__(
-        self, stage: Stage, recipe: Recipe, base: Artifact, index: tuple[str, str] | None, learned: list[Prompt],
-        held_out: list[Prompt],
+        self, stage: Stage, recipe: Recipe, base: Artifact, index: tuple[str, str] | None, scorer: list[Artifact],
+        learned: list[Prompt], held_out: list[Prompt],
     ):  # fmt: skip
         assert recipe.rl is not None
         self.stage, self.recipe, self.section, self.cluster = stage, recipe, recipe.rl, recipe.cluster
@@ -143,35 +163,33 @@ class Driver:
             device_batch_tokens=self.cluster.device_batch_tokens, shard=self.cluster.shard,
             compile=self.cluster.compile, recompute=self.cluster.recompute,
         )  # fmt: skip
+        self.ledger = Ledger(stage, section)
         self.fleet = Fleet(
             section.steps, section.prompts_per_step,
             int(section.prompts_per_step * (section.resample_limit if section.resample else 1)), section.staleness,
-            self.cluster.engine_groups, self._evaluations_due(),
+            self.cluster.engine_groups, self.ledger.due(len(held_out)),
         )  # fmt: skip
+        self.scorer, self.scale = None, (0.0, 1.0)
+        for each in scorer:
+            self.scorer = start_scorer(ModelPath(storage.absolute(each.directory), each.content_hash))
+            told = json.loads(storage.read_bytes(each.path("model", SCORES)))
+            self.scale = (told["mean"], told["std"])
         self.engines: dict[str, Any] = {}
         self.waiting: dict[Any, tuple[str, Any]] = {}
         """Ray reference → what it is of."""
         self.weights: Published | None = None
-        self.rows: dict[int, list[Row]] = {}
-        """By number of the group; of steps that are not closed."""
-        self.written: dict[str, set[int]] = {}
-        """Files of rewarded groups → the numbers of those that are not closed."""
-        self.measured: dict[int, dict[str, float]] = {}
-        """What was sampled for a step, until the learner tells of it."""
-        self.evaluated: dict[int, dict[str, float]] = {}
-        self.deaths = self.dead_steps = 0
+        self.deaths = 0
         self.clock = Clock(self.cluster.engines)
-        self.training: Training | None = None
 
     # the loop --------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        self._remember()
+        self.fleet.remember(*self.ledger.remembered(self.fleet.evaluate_at))
         if storage.exists(self.stage.path(CURVE)) and self.fleet.closed == self.fleet.steps and not self._due():
             return  # killed between the last evaluation and the commit
         for number in range(self.cluster.engines):
             self._start(f"engine {number}")
-        self.training = training = Training(self.stage, self.job, self.cluster, _learn)
+        training = Training(self.stage, _learn, self.job, self.cluster)
         self.waiting[training.coming()] = ("message", None)
         while True:
             for work in self.fleet.work():
@@ -185,14 +203,15 @@ class Driver:
                     self.waiting[training.coming()] = ("message", None)
                 else:
                     self._came(kind, what, reference)
-            self._close()
+            while (step := self.fleet.whole()) is not None:
+                self.ledger.close(step, self.fleet.close(step))
             if over and not ready and not (self.fleet.newest == self.fleet.steps and self._due()):
                 break  # the learner has ended, and all that it said was heard
         training.finish()
 
     def stop(self) -> None:
-        for engine in self.engines.values():
-            ray.kill(engine)
+        for actor in [*self.engines.values(), *filter(None, [self.scorer])]:
+            ray.kill(actor)
 
     def _start(self, name: str, life: int | None = None) -> None:
         life = self.fleet.added(name) if life is None else life
@@ -215,7 +234,8 @@ class Driver:
     def _came(self, kind: str, what: Any, reference: Any) -> None:
         """The end of what an engine or a scoring task was at."""
         if kind == "scored":
-            self._scored(what, ray.get(reference))
+            ray.get(reference)
+            self._scored(*what)
             return
         work: Work = what
         try:
@@ -257,64 +277,17 @@ class Driver:
         return self.learned[self.order.windows(group.number, 1)[0]]
 
     def _to_score(self, work: Work, found: list[Row]) -> None:
-        if work.kind == "evaluate":
-            written = self._evaluation(work.version)
-        else:
-            written = self.stage.scratch("groups", f"{work.groups[0].number:08d}-{work.life}-{work.version}.parquet")
+        path = self.ledger.path_of(work)
         task = ray.remote(_score).options(num_cpus=0)
-        self.waiting[task.remote(storage.absolute(written), found, self.recipe, None)] = ("scored", (work, written))
+        reference = task.remote(storage.absolute(path), found, self.recipe, self.scorer, self.scale)
+        self.waiting[reference] = ("scored", (work, path))
 
-    def _scored(self, what: tuple[Work, str], teaching: dict[int, bool]) -> None:
-        work, written = what
+    def _scored(self, work: Work, path: str) -> None:
         if work.kind == "evaluate":
-            self._tell_evaluation(work.version)
+            self.ledger.evaluation(work.version)
             return
-        self._keep(written, rollouts.by_group(rollouts.read(written)))
-        for group in work.groups:
-            self.fleet.scored(group, self._counts(teaching.get(group.number, False)))
-
-    def _keep(self, written: str, groups: dict[int, list[Row]]) -> None:
-        self.rows |= groups
-        self.written[written] = set(groups)
-
-    def _counts(self, teaches: bool) -> bool:
-        """Whether a group is one of those that a step wants."""
-        return teaches or not self.section.resample
-
-    def _close(self) -> None:
-        """Writes down the steps whose groups are there: the learner waits for these files."""
-        while (step := self.fleet.whole()) is not None:
-            numbers = self.fleet.close(step)
-            made = [row for number in numbers for row in self.rows.pop(number)]
-            self._compare(made)
-            self.measured[step] = line.sampled(made)
-            self._alive(made)
-            rollouts.write(self.job.rollouts(step), made)
-            for path, left in list(self.written.items()):
-                left -= set(numbers)
-                if not left:
-                    del self.written[path]
-                    storage.delete(path)
-
-    def _compare(self, made: list[Row]) -> None:
-        """Tells of each answer its advantage, for people: the learner reckons with what it adds to rewards."""
-        scored = [row for row in made if row["reward"] is not None]
-        if self.section.advantage != "gae" and scored:
-            worth = torch.tensor([row["reward"] for row in scored])
-            found = losses.advantages(self.section.advantage, worth, [row["group"] for row in scored])
-            for row, value in zip(scored, found.tolist(), strict=True):
-                row["advantage"] = value
-
-    def _alive(self, made: list[Row]) -> None:
-        """Raises UserError where nothing was to be learned of many steps in a row."""
-        self.dead_steps = 0 if rollouts.lessons(made, self.section) else self.dead_steps + 1
-        if self.dead_steps >= self.section.dead_steps:
-            failed = Counter(row["failed"] for row in made if row["failed"]).most_common(1)
-            raise UserError(
-                f"in {self.dead_steps} steps no group had rewards that differ, so there is nothing to learn "
-                + (f"(no reward: {failed[0][0]})" if failed else f"(reward {made[0]['reward']:g})" if made else "")
-                + ": choose prompts that are right sometimes, raise rl.samples or rl.temperature, or change rl.rewards"
-            )
+        for group, counts in self.ledger.keep(path):
+            self.fleet.scored(group, counts)
 
     # what the learner says -------------------------------------------------------------------------------------------
 
@@ -325,7 +298,7 @@ class Driver:
         elif isinstance(message, Note):
             self.stage.say(message.text)
         elif isinstance(message, Learned):
-            told = self.measured.pop(message.step - 1, {}) | message.metrics | self.clock.read()
+            told = self.ledger.sampled(message.step - 1) | message.metrics | self.clock.read()
             if "learner_seconds" in told:
                 told["learning_tok/s"] = told.pop("tokens", 0.0) / max(told.pop("learner_seconds"), 1e-9)
             self.stage.metrics({name: float(value) for name, value in told.items()}, message.step)
@@ -337,11 +310,6 @@ class Driver:
 
     # evaluations -----------------------------------------------------------------------------------------------------
 
-    def _evaluations_due(self) -> list[int]:
-        every, steps = self.section.evaluate_every, self.section.steps
-        versions = sorted({0, steps, *(range(every, steps, every) if every else ())})
-        return versions if self.held_out else []
-
     def _due(self) -> bool:
         """Whether an evaluation is yet to come, or under way."""
         under_way = any(
@@ -349,69 +317,3 @@ class Driver:
             for kind, what in self.waiting.values()
         )
         return bool(self.fleet.evaluate_at) or under_way
-
-    def _evaluation(self, version: int) -> str:
-        return self.stage.path("evaluations", f"step-{version:06d}.parquet")
-
-    def _tell_evaluation(self, version: int) -> None:
-        found = rollouts.read(self._evaluation(version))
-        told = {"held_out/reward": line.mean([row["reward"] for row in found if row["reward"] is not None])}
-        for name in self.section.rewards.weights:
-            told[f"held_out/{name}"] = line.mean([dict(row["parts"]).get(name, 0.0) for row in found])
-        self.evaluated[version] = told
-        self.stage.metrics(told, version)
-        shown = " | ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in told.items())
-        self.stage.say(f"step {version} | {shown} | {len(found)} prompts")
-        if found:
-            first = found[0]
-            self.stage.say("  " + " ".join(f"{first['prompt']} → {first['answer']}".split())[:150])
-
-    # an earlier attempt, and the end ---------------------------------------------------------------------------------
-
-    def _remember(self) -> None:
-        """What is written down already."""
-        known = {entry.path.rsplit("/", 1)[-1] for entry in storage.files_below(self.stage.path("rollouts"))}
-        closed = next(step for step in range(self.section.steps + 1) if f"step-{step:06d}.parquet" not in known)
-        numbers = {row["group"] for step in range(closed) for row in rollouts.read(self.job.rollouts(step), ["group"])}
-        done = []
-        for entry in storage.files_below(self.stage.scratch("groups")):
-            groups = rollouts.by_group(rollouts.read(entry.path))
-            groups = {number: some for number, some in groups.items() if number not in numbers | set(self.rows)}
-            self._keep(entry.path, groups)
-            done += [
-                (Group(some[0]["step"], number), self._counts(rollouts.teaches(some)))
-                for number, some in groups.items()
-            ]  # fmt: skip
-        self.fleet.remember(closed, numbers, done)
-        for version in list(self.fleet.evaluate_at):
-            if storage.exists(self._evaluation(version)):
-                self.fleet.evaluate_at.remove(version)
-                self._tell_evaluation(version)
-        if closed or done:
-            self.stage.say(f"{closed} steps and {len(done)} further groups were sampled before")
-
-    def told(self) -> tuple[dict[str, Any], str, str]:
-        """(counts, summary, gain)."""
-        path, steps = self.stage.path(CURVE), self.section.steps
-        curve = [json.loads(each) for each in storage.read_bytes(path).splitlines()]
-        by_step: dict[int, dict[str, float]] = {point["step"]: point for point in curve}
-        for version, told in self.evaluated.items():
-            by_step.setdefault(version, {"step": version}).update(told)
-        storage.write_bytes(path, "".join(json.dumps(by_step[step]) + "\n" for step in sorted(by_step)).encode())
-        kept = [self.job.rollouts(step) for step in range(steps)]
-        storage.write_bytes(
-            self.stage.path("rollouts.html"),
-            report.html(self.recipe.name, report.drawn(kept, self.section.report_rollouts)).encode(),
-        )
-        groups = Counter[str]()
-        for path in kept:
-            for row in rollouts.read(path, ["failed"]):
-                groups[row["failed"] or "rewarded"] += 1
-        counts = {"steps": steps, "rollouts": dict(groups), "engine_deaths": self.deaths} | {
-            "held_out": {str(version): told for version, told in sorted(self.evaluated.items())}
-        }
-        gain = ""
-        if self.held_out and {0, steps} <= set(self.evaluated):
-            first, last = (self.evaluated[version]["held_out/reward"] for version in (0, steps))
-            gain = f"held-out reward {first:.3f} → {last:.3f}"
-        return counts, f"{sum(groups.values()):,} answers in {steps} steps", gain

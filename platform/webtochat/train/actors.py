@@ -33,7 +33,7 @@ class Training:
     A worker or node that dies is replaced `cluster.train_retries` times, from the newest checkpoint.
     """
 
-    def __init__(self, stage: Stage, job: Any, cluster: Cluster, run_rank: Callable[..., Any]):
+    def __init__(self, stage: Stage, run_rank: Callable[..., Any], job: Any, cluster: Cluster):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.messages = Queue(
             actor_options={"num_cpus": 0, "scheduling_strategy": here}  # not on a node that may be lost
