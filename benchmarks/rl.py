@@ -72,14 +72,14 @@ def report(made: Any, seconds: float, folder: Path) -> str:
     idle = {name: 100 * fmean(curves[f"{name}_idle"][1:]) for name in ("sampler", "learner")}
     answers = sum(made.manifest.counts["rollouts"].values())
     return (
-        f"{steps} steps, {answers:,} answers, {tokens:,.0f} tokens learned from, in {seconds:.0f} s with the start of Ray "
-        f"and the engine; load of the machine at the end: {os.getloadavg()[0]:.1f}.\n\n"
+        f"{steps} steps, {answers:,} answers, {tokens:,.0f} tokens learned from, in {seconds:.0f} s with the start of "
+        f"Ray and the engine; load of the machine at the end: {os.getloadavg()[0]:.1f}.\n\n"
         f"| after step | held-out prompts answered right | of |\n| --- | --- | --- |\n{rows}\n"
         f"Mean reward of the sampled answers: {fmean(rewards[:tenth]):.3f} in the first tenth of the steps, "
-        f"{fmean(rewards[-tenth:]):.3f} in the last. Sampling {speed['sampling']:,.0f} tokens/s while it samples, learning "
-        f"{speed['learning']:,.0f} (of answers) while it learns; idle {idle['sampler']:.0f} % and {idle['learner']:.0f} % "
-        f"of the time. Groups that teach nothing: {100 * fmean(curves['dead']):.0f} %. Log-probabilities of sampler and "
-        f"trainer differ by {fmean(curves['gap']):.1e} on the mean."
+        f"{fmean(rewards[-tenth:]):.3f} in the last. Sampling {speed['sampling']:,.0f} tokens/s while it samples, "
+        f"learning {speed['learning']:,.0f} (of answers) while it learns; idle {idle['sampler']:.0f} % and "
+        f"{idle['learner']:.0f} % of the time. Groups that teach nothing: {100 * fmean(curves['dead']):.0f} %. "
+        f"Log-probabilities of sampler and trainer differ by {fmean(curves['gap']):.1e} on the mean."
     )
 
 

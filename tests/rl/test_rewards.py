@@ -150,7 +150,7 @@ def test_prompts_of_every_form_and_what_is_none() -> None:
     assert [each.text for each in made] == ["How many?", "How wide?", "Hi", "Why?", "Write it"]
     assert [each.truth["answers"] for each in made] == [["8"], ["3"], ["a", "b"], [], []]
     assert made[4].truth["setup"] == "x = 1" and made[4].held_out is True and made[4].key == "k"
-    assert +skipped == {"asked_before": 1, "no_prompt": 2, "no_message_of_a_user": 1, "content_is_not_text": 1}
+    assert skipped == {"asked_before": 1, "no_prompt": 2, "no_message_of_a_user": 1, "content_is_not_text": 1}
 
 
 def test_what_is_held_out_stays_so() -> None:

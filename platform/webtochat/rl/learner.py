@@ -27,7 +27,7 @@ from webtochat.recipe_rl import RL
 from webtochat.rl import losses, rollouts
 from webtochat.rl.batches import Micro, Row, minibatches
 from webtochat.rl.line import Learned
-from webtochat.rl.policy import Policy
+from webtochat.rl.policy import VALUE, Policy
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.train import together
 from webtochat.train.checkpoint import Checkpointer
@@ -90,13 +90,13 @@ def learn_rank(
         state.curve.append({"step": state.step} | {key: value for key, value in told.items() if key not in timed})
         if rank == 0:
             emit(Learned(state.step, told))
-        last = state.step == settings.steps
-        if last or state.step % settings.checkpoint_every == 0 or (notice is not None and notice()):
+        noticed = notice is not None and learner.any(notice())
+        if noticed or state.step == settings.steps or state.step % settings.checkpoint_every == 0:
             learner.checkpointer.save(state)
     learner.checkpointer.finish()
     whole = learner.whole()
     if rank == 0:
-        hand_on(job.directory, whole, learner.tokenizer, state)
+        hand_on(job.directory, whole.plain() if isinstance(whole, Policy) else whole, learner.tokenizer, state)
     if world > 1:
         dist.barrier()
     return state
@@ -252,19 +252,28 @@ class Learner:
 
     # the result ------------------------------------------------------------------------------------------------------
 
+    def any(self, flag: bool) -> bool:
+        """Whether it holds on any rank. Every rank calls it."""
+        if self.world == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(flags)
+        return bool(flags > 0)
+
     def whole(self) -> Transformer:
-        """A plain model with what was learned in it, on rank 0. Every rank calls it."""
-        model = together.gathered(self.model, self.settings.lora)
+        """The model with what was learned in its weights, on rank 0. Every rank calls it."""
+        model = cast(Transformer, together.gathered(self.model, self.settings.lora))
         if self.settings.lora is not None:
             model = copy.deepcopy(model)
             merge(model)
-        return model.plain() if isinstance(model, Policy) else cast(Transformer, model)
+        return model
 
     def weights(self) -> dict[str, np.ndarray]:
-        tied = {"lm_head.weight"} if self.model.config.tie_embeddings else set()
+        """What engines take, on rank 0. Every rank calls it."""
+        left_out = (VALUE, "lm_head.") if self.model.config.tie_embeddings else (VALUE,)
         return {
             name: each.detach().float().cpu().numpy()
-            for name, each in self.whole().state_dict().items() if name not in tied
+            for name, each in self.whole().state_dict().items() if not name.startswith(left_out)
         }  # fmt: skip
 
 

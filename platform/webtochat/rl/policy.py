@@ -12,6 +12,7 @@ from webtochat.model.transformer import Transformer
 POSITIONS = 4096
 """Whose logits are held at a time where activations are computed again (cluster.recompute)."""
 VALUE = "value_head."
+"""What the names of its weights begin with."""
 
 
 class Policy(Transformer):

@@ -71,10 +71,7 @@ def rl(run: Run) -> Artifact:
             stage.say(f"skipped {source.path}: it needs the miniweb, which this crawl does not hold")
         skipped: Counter[str] = Counter()
         index = (storage.absolute(tools[0].directory), tools[0].content_hash) if tools else None
-        learned, held_out = _prompts(recipe, base, sources, index, skipped)
-        for reason, number in skipped.items():
-            if number:
-                stage.say(f"left out {number:,} prompts: {reason.replace('_', ' ')}")
+        learned, held_out = _prompts(stage, recipe, base, sources, index, skipped)
         stage.say(f"{len(learned):,} prompts, {len(held_out):,} held out, {section.steps} steps of "
                   f"{section.prompts_per_step} × {section.samples} answers")  # fmt: skip
         for each in scorer:
@@ -93,8 +90,9 @@ def rl(run: Run) -> Artifact:
 
 
 def _prompts(
-    recipe: Recipe, base: Artifact, sources: list[rows.DataSource], index: tuple[str, str] | None, skipped: Counter[str]
-) -> tuple[list[Prompt], list[Prompt]]:
+    stage: Stage, recipe: Recipe, base: Artifact, sources: list[rows.DataSource], index: tuple[str, str] | None,
+    skipped: Counter[str],
+) -> tuple[list[Prompt], list[Prompt]]:  # fmt: skip
     """(to learn from, held out)."""
     section, directory = recipe.rl, os.path.join(base.local(), "model")
     assert section is not None
@@ -106,6 +104,8 @@ def _prompts(
     found = tasks.prompts((row for each in sources for row in rows.read(each, recipe.miniweb, skipped)), skipped)
     made = toolbox(recipe.tools, storage.local_copy(*index) if index else None) if section.tools else []
     found = tasks.fitting(found, tokenizer, most, definitions(made), skipped)
+    for reason, number in skipped.items():
+        stage.say(f"left out {number:,} prompts: {reason.replace('_', ' ')}")
     learned, held_out = tasks.split(found, section.held_out_percent, section.max_held_out)
     if not learned:
         raise UserError("rl.data holds no prompt to learn from: name JSONL, Parquet, hf:// or python: sources")
@@ -241,6 +241,8 @@ class Driver:
         try:
             found = ray.get(reference)
         except ray.exceptions.RayActorError as error:
+            if kind == "ready" and "creation task" in str(error):
+                raise  # what keeps an engine from starting would keep the next one
             self.clock.ended(work, 0)
             self._died(work, error)
             return

@@ -58,8 +58,10 @@ def prompts(found: Iterable[Row], skipped: Counter[str]) -> list[Prompt]:
         except ValueError as error:
             skipped[str(error).replace(" ", "_")] += 1
             continue
-        skipped["asked_before"] += asked in kept
-        kept.setdefault(asked, made)
+        if asked in kept:
+            skipped["asked_before"] += 1
+        else:
+            kept[asked] = made
     return list(kept.values())
 
 
