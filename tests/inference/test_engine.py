@@ -87,6 +87,8 @@ def test_sampling_follows_the_seed_and_differs_within_a_prompt(engine):
 
     first = ids(7)
     assert first == ids(7)
+    alone = engine.generate(PROMPTS[:3], max_new_tokens=20, temperature=1.0, seed=7)
+    assert engine.generate(PROMPTS[:3], max_new_tokens=20, temperature=1.0, seed=[7, 8, 9]) == alone
     assert first != ids(8)
     flat = [tuple(completion) for completions in first for completion in completions]
     assert len(set(flat)) == len(flat) == 12

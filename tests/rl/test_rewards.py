@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.inference import tiny
+from tests.knowledge.test_knowledge_parts import server  # noqa: F401 (a fixture)
 
 from webtochat.errors import UserError
 from webtochat.inference.engine import Completion
@@ -131,6 +132,15 @@ def test_a_judge_marks_what_it_is_shown() -> None:
         scored({"judge": 1.0}, told("x"), judge={"address": "http://h/v1", "model": "m", "key_variable": "NO_SUCH_KEY"})
     with pytest.raises(ValueError, match="give its address"):
         Rewards(weights={"judge": 1.0})
+
+
+def test_answers_that_a_judge_gives_no_mark_have_no_reward(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", "sekret")
+    judge = {"address": server[0], "model": "m", "key_variable": "THE_KEY"}
+    said = [told(each) for each in ("7", "bad", "nothing", "none", "10")]
+    found = scored({"judge": 2.0}, *said, judge=judge, judge_prompt="{answer}")
+    assert [each.reward for each in found] == [1.4, None, None, None, 2.0]
+    assert [each.failed for each in found[1:4]] == ["judge:no_reply", "judge:no_reply", "judge:no_mark"]
 
 
 # prompts ------------------------------------------------------------------------------------------------------------

@@ -226,8 +226,9 @@ class Learner:
         logprobs_BT, entropies_BT, values_BT = self._told(model, micro)
         advantages_BT = extra["advantages"]
         old_BT = extra.get("old", logprobs_BT.detach())
-        measured = {"entropy": entropies_BT}
+        measured = {"entropy": entropies_BT, "gap": (old_BT - micro.sampled_BT).abs()}
         if settings.ratio == "none":
+            old_BT = logprobs_BT.detach()  # no ratio leads from the old ones to these: the weight does
             loss_BT = losses.reinforce(logprobs_BT, advantages_BT)
         else:
             by_token = settings.ratio == "token"
@@ -238,7 +239,6 @@ class Learner:
             loss_BT = losses.clipped(ratio_BT, advantages_BT, settings.clip_low, settings.clip_high)
             measured["clipped"] = losses.outside(ratio_BT, advantages_BT, settings.clip_low, settings.clip_high)
         loss_BT = loss_BT * losses.importance(old_BT, micro.sampled_BT, settings.importance_cap)
-        measured["gap"] = (old_BT - micro.sampled_BT).abs()
         if "reference" in extra:
             kl_BT = losses.k3(logprobs_BT, extra["reference"])
             loss_BT = loss_BT + settings.kl * kl_BT if settings.kl_in == "loss" else loss_BT

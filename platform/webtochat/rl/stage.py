@@ -21,7 +21,7 @@ from webtochat import storage
 from webtochat.artifact import Artifact
 from webtochat.errors import MachineError, UserError
 from webtochat.inference.actors import ModelPath, start_scorer
-from webtochat.inference.engine import positions
+from webtochat.inference.engine import positions, read_weights
 from webtochat.model.reward import SCORES
 from webtochat.recipe import Recipe
 from webtochat.rl import actors, line, rewards, rollouts, tasks
@@ -205,9 +205,18 @@ class Driver:
                     self._came(kind, what, reference)
             while (step := self.fleet.whole()) is not None:
                 self.ledger.close(step, self.fleet.close(step))
-            if over and not ready and not (self.fleet.newest == self.fleet.steps and self._due()):
-                break  # the learner has ended, and all that it said was heard
+            if over and not ready:  # the learner has ended, and all that it said was heard
+                if self.fleet.newest < self.fleet.steps or not self._due():
+                    break
+                if not self.fleet.there:
+                    self._hand_out_result()
         training.finish()
+
+    def _hand_out_result(self) -> None:
+        """The last weights, from where the learner left them: those that it handed out itself went with it."""
+        folder = storage.local_copy(self.stage.path("model"), self.stage.mlflow_run_id or "result")
+        weights = {name: each.float().numpy() for name, each in read_weights(folder)}
+        self._heard(Published(self.fleet.steps, [ray.put(weights)]))
 
     def stop(self) -> None:
         for actor in [*self.engines.values(), *filter(None, [self.scorer])]:
