@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from tests.inference import tiny
-from tests.knowledge.test_knowledge_parts import server  # noqa: F401 (a fixture)
 
 from webtochat.errors import UserError
 from webtochat.inference.engine import Completion

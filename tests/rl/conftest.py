@@ -1,0 +1,1 @@
+from tests.knowledge.test_knowledge_parts import server  # noqa: F401 (a fixture)
