@@ -21,7 +21,7 @@ from webtochat.artifact import Artifact
 from webtochat.rl import rollouts
 from webtochat.tokens.batches import Order
 
-STEPS, PER_STEP, SAMPLES = 10, 4, 4
+STEPS, PER_STEP, SAMPLES = 8, 4, 4
 NAMES = ["Ada", "Bo", "Cy", "Di"]
 SECTION = {
     "steps": STEPS, "prompts_per_step": PER_STEP, "samples": SAMPLES, "max_new_tokens": 12, "lr": 1e-3,
@@ -62,7 +62,8 @@ def kill_child(process: subprocess.Popen[str], title: str) -> int:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, str]:
-    """A run whose driver is killed in its third step, and which then loses the learner and an engine."""
+    """A run whose driver is killed in its third step, and which then loses the learner and the engine, which may want
+    the weights that the learner had."""
     root = tmp_path_factory.mktemp("rl")
     recipe = recipe_at(root)
     home = root / "runs" / "tiny" / "rl"
@@ -80,9 +81,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, str]:
 
     process = started(recipe)
     before = steps()
-    until(lambda: steps() >= before + 1, process)
+    until(lambda: steps() >= before + 2, process)
     kill_child(process, "RayTrainWorker")
-    until(lambda: steps() >= before + 3, process)
     kill_child(process, "Sampler")
     shown, _ = process.communicate(timeout=600)
     assert process.returncode == 0, shown
@@ -160,4 +160,4 @@ def test_it_is_reused_and_without_its_section_refused(made: tuple[Artifact, str]
     assert os.path.exists(recipe)
     again = started(recipe)
     shown, _ = again.communicate(timeout=120)
-    assert again.returncode == 0 and "rl: reused (160 answers in 10 steps)" in shown
+    assert again.returncode == 0 and "rl: reused (128 answers in 8 steps)" in shown
