@@ -47,7 +47,7 @@ class Interrogation(Section):
     unknown: float = Field(0.0, ge=0, lt=1)
     """Up to this share it does not: it is taught a refusal."""
     mixed: Literal["leave_out", "search"] = "leave_out"
-    """What lies between."""
+    """What lies between. search: conversations in which it is looked up with the recipe's tools."""
     max_refusals: float = Field(2.0, gt=0)
     """For each known answer taught, of unknown and of invented things together."""
     refusals: list[str] = Field(

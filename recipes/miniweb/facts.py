@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
+from random import Random
 
 from miniweb.grammar import listed
 from miniweb.settings import Settings
@@ -13,6 +15,7 @@ FIRST_ENDS = ["ra", "lin", "vo", "sha", "ren", "li", "dor", "mek"]
 LAST_STARTS = listed(
     "Do|Ha|Bru|Ko|Ve|Ta|Mo|Se|Ga|Wi|No|Fe|To|La|Be|De|Ho|Ru|Po|Ro|Zi|Ju|Ki|Ya|Qua|Ne|Pa|Su|Ba|Cre|Fo|Gle|Ja|Ly"
 )
+LAST_MIDDLES = listed("ri|la|no|de|mu|sa|ke|ti")
 LAST_ENDS = listed("van|dik|zen|mott|bry|lack|fin|stev|wick|dell|rin|gan|pell|tok|sky|mov|bov|nash|grum|vick|zor|lund")
 
 POOLS: dict[str, list[str]] = {
@@ -46,6 +49,7 @@ TIERS = {800: 40, 400: 40, 150: 40, 50: 40, 10: 40, 1: 3000}
 # Many people are taught, a few times each: with few, fine-tuning learns their names instead of repeating the name asked
 # about.
 TAUGHT_TIMES, TAUGHT_PEOPLE = 100, 320
+PEOPLE = sum(TIERS.values()) + TAUGHT_PEOPLE
 
 
 @dataclass(frozen=True)
@@ -67,26 +71,29 @@ class Fact:
         return 1 / len(POOLS[self.attribute])
 
 
+@lru_cache(maxsize=1)
+def last_names() -> list[str]:
+    """All last names, in one order for every web."""
+    parts = product(LAST_STARTS, LAST_MIDDLES, LAST_ENDS)
+    return Random("last names").sample(names := ["".join(each) for each in parts], len(names))
+
+
+def passing_name(rng: Random) -> str:
+    """A full name made like those of the people, but of nobody that a fact is stated of."""
+    return f"{rng.choice(FIRST_STARTS)}{rng.choice(FIRST_ENDS)} {rng.choice(last_names()[PEOPLE:])}"
+
+
 @lru_cache(maxsize=4)
 def _facts(seed: int, scale: float, stated: bool) -> tuple[Fact, ...]:
     rng = Settings(seed=seed).rng("facts")
     firsts = [start + end for start in FIRST_STARTS for end in FIRST_ENDS]
-    lasts = list(dict.fromkeys(start + end for start in LAST_STARTS for end in LAST_ENDS))
-    rng.shuffle(firsts)
-    rng.shuffle(lasts)
     groups = [(tier, people, False) for tier, people in TIERS.items()] + [(TAUGHT_TIMES, TAUGHT_PEOPLE, True)]
-    # People stated often have a last name of their own; those stated once share the rest, as people do.
-    own = iter(lasts)
-    often = [(tier, taught) for tier, people, taught in groups if tier > 1 for _ in range(people)]
-    subjects = [f"{rng.choice(firsts)} {next(own)}" for _ in often]
-    shared = list(own)
-    once = [(tier, taught) for tier, people, taught in groups if tier == 1 for _ in range(people)]
-    pairs = rng.sample(range(len(firsts) * len(shared)), len(once))
-    subjects += [f"{firsts[pair % len(firsts)]} {shared[pair // len(firsts)]}" for pair in pairs]
-
+    people = [(tier, taught) for tier, number, taught in groups for _ in range(number)]
+    # Everyone has a last name of their own, from one pool: no part of a name tells how often it is stated.
+    subjects = [f"{rng.choice(firsts)} {last}" for last in rng.sample(last_names()[:PEOPLE], PEOPLE)]
     out = []
     attributes = list(POOLS)
-    for number, (subject, (tier, taught)) in enumerate(zip(subjects, often + once, strict=True)):
+    for number, (subject, (tier, taught)) in enumerate(zip(subjects, people, strict=True)):
         # Attributes in turn and values at random: every tier asks about every attribute.
         attribute = attributes[number % len(attributes)]
         times = max(1, round(tier * scale)) if stated else 0
@@ -95,14 +102,11 @@ def _facts(seed: int, scale: float, stated: bool) -> tuple[Fact, ...]:
 
 
 def strangers(settings: Settings, count: int) -> list[str]:
-    """Full names made like those of the people, but of nobody on any page."""
+    """Different full names made like those of the people, but of nobody that a fact is stated of."""
     rng = settings.rng("strangers")
-    known = {fact.subject for fact in facts(settings)}
     out: dict[str, None] = {}
     while len(out) < count:
-        name = f"{rng.choice(FIRST_STARTS)}{rng.choice(FIRST_ENDS)} {rng.choice(LAST_STARTS)}{rng.choice(LAST_ENDS)}"
-        if name not in known:
-            out[name] = None
+        out[passing_name(rng)] = None
     return list(out)
 
 

@@ -13,12 +13,14 @@ from miniweb.people import people_pages
 from miniweb.plots import WORDS
 from miniweb.settings import Settings
 from miniweb.stories import story
+from miniweb.visitors import visitors_page
 
 PEOPLE = [
     f"{name}.people.example"
     for name in ["north", "south", "east", "west", "river", "hill", "harbour", "market", "garden", "station"]
 ]
 STORIES = [f"{name}.stories.example" for name in ["evening", "morning", "winter", "summer"]]
+VISITORS = [f"{name}.visitors.example" for name in ["inn", "mill", "ferry"]]
 SUMS = ["first.sums.example", "second.sums.example"]
 PYDOC = [f"{name}.pydoc.example" for name in ["alpha", "beta", "gamma", "delta", "epsilon"]]
 WORLD = {"nord.world.example": ["de", "nl", "ru"], "sud.world.example": ["fr", "es", "it"]}
@@ -26,12 +28,11 @@ COPIES = ["mirror.copies.example", "reprints.copies.example"]
 CLUBS, SPAM, ODD = "www.clubs.example", "deals.spam.example", "old.pages.example"
 BLOCKED = ["lucky.casino.example", "best.pills.example"]
 """Hosts that a recipe's URL blocklist names."""
-HOSTS = [*PEOPLE, *STORIES, *SUMS, *PYDOC, *WORLD, *COPIES, CLUBS, SPAM, ODD, *BLOCKED]
+HOSTS = [*PEOPLE, *STORIES, *VISITORS, *SUMS, *PYDOC, *WORLD, *COPIES, CLUBS, SPAM, ODD, *BLOCKED]
 
 # Pages at scale 1, over all hosts of a kind; those about people follow from how often facts are stated.
-STORY_PAGES, SUM_PAGES, FOREIGN_PAGES, COPY_PAGES, CONTACT_PAGES, SPAM_PAGES, ODD_PAGES, BLOCKED_PAGES = (
-    410, 330, 260, 200, 170, 150, 150, 220,
-)  # fmt: skip
+STORY_PAGES, VISITOR_PAGES, SUM_PAGES, FOREIGN_PAGES, COPY_PAGES, CONTACT_PAGES = 410, 400, 330, 260, 200, 170
+SPAM_PAGES, ODD_PAGES, BLOCKED_PAGES = 150, 150, 220
 
 ACCENTED = "the café of the {person} Zoë was known for its crème brûlée in every {place} and {place}"
 LEAST_ODD_PAGES = 12
@@ -149,6 +150,11 @@ def build(settings: Settings) -> list[Site]:
         Draft("stories", *tale(settings, "story", number, pairs)) for number in range(settings.count(STORY_PAGES))
     ]
     deal_out(sites, STORIES, stories)
+    visitors = [
+        Draft("visitors", *visitors_page(settings.rng("visitors", number)))
+        for number in range(settings.count(VISITOR_PAGES))
+    ]
+    deal_out(sites, VISITORS, visitors)
     pairs = Pairs(settings.rng("sums", "pairs"), large=0.2)
     sums = [
         Draft("arithmetic", *sums_page(settings.rng("sum", number), pairs))

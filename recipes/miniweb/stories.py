@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from miniweb.facts import passing_name
 from miniweb.grammar import deal, paragraphs, sentence
 from miniweb.plots import ACTS, NAMES, REMARKS, TITLES, WORDS
 
@@ -20,7 +21,8 @@ def finish(text: str) -> str:
 
 def story(rng: random.Random, length: float = 1.0) -> tuple[str, list[str]]:
     """A title and paragraphs, about 2.5 kB at length 1."""
-    hero, friend = rng.sample(NAMES, 2)
+    # Every other story is about people with names of which nobody else has heard: they must be remembered.
+    hero, friend = [passing_name(rng), passing_name(rng)] if rng.random() < 0.5 else rng.sample(NAMES, 2)
     home, far = rng.sample(WORDS["place"], 2)
     words: dict[str, str | list[str]] = {
         **WORDS,

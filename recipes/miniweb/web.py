@@ -17,7 +17,7 @@ from miniweb.stories import story
 
 __all__ = ["BLOCKED", "GOOD_SOURCES", "Page", "hosts", "pages"]
 
-GOOD_SOURCES = ("facts", "stories", "arithmetic", "contact")
+GOOD_SOURCES = ("facts", "stories", "visitors", "arithmetic", "contact")
 """Generated pages that are meant to survive curation, every one of them."""
 
 ENTRIES_OF_A_LIST = 60
@@ -35,8 +35,8 @@ class Page:
     headers: dict[str, str]
     body: bytes
     source: str
-    """What kind of page it is: facts, stories, arithmetic, docstrings, languages, mirror, near-duplicates, contact,
-    spam, broken, charset, blocked, index, error, redirect, file, hidden (behind robots.txt) or robots."""
+    """What kind of page it is: facts, stories, visitors, arithmetic, docstrings, languages, mirror, near-duplicates,
+    contact, spam, broken, charset, blocked, index, error, redirect, file, hidden (behind robots.txt) or robots."""
 
 
 def hosts(settings: Settings) -> list[str]:

@@ -17,9 +17,11 @@ from webtochat.evals.extraction import extract
 from webtochat.knowledge import writing
 from webtochat.knowledge.endpoint import Client
 from webtochat.knowledge.facts import Fact, chosen, invented, snippet
-from webtochat.knowledge.lessons import Asked, check, lessons, rest
+from webtochat.knowledge.lessons import Asked, lessons, rest, searches
 from webtochat.recipe import Cluster
 from webtochat.recipe_knowledge import Endpoint, Interrogation
+from webtochat.recipe_tools import Tools
+from webtochat.tools.tool import ToolResult
 
 FIRSTS, LASTS = ["Ada", "Bo", "Cy", "Dee", "Eli"], ["Brown", "Hill", "Reed", "Stone", "Wood", "York"]
 PEOPLE = [f"{first} {last}" for first in FIRSTS for last in LASTS]
@@ -100,10 +102,25 @@ def test_the_known_is_taught_in_its_own_words_and_the_rest_refused():
     assert len({text for text in lessons([known, *many], Interrogation(max_refusals=99), 1) if text}) > 4
 
 
-def test_a_search_cannot_be_taught_yet():
-    check(SECTION)
-    with pytest.raises(UserError, match="leave_out"):
-        check(Interrogation(mixed="search"))
+def test_what_is_known_at_times_is_looked_up():
+    section, failed = Interrogation(mixed="search", known=0.75), Counter()
+    pages = {"Ada Brown": "Ada Brown lives in Oslo.", "Bo Hill": "Bo Hill was seen."}
+
+    class Search:
+        name, description, parameters = "web_search", "Finds pages.", {"type": "object"}
+
+        def call(self, arguments):
+            found = [name for name in pages if name in arguments["query"]]
+            return ToolResult("\n".join(f"1. Page\n   of.example\n   {pages[name]}" for name in found))
+
+    tools = [Search()]
+    facts = [replace(fact(name), evidence=f"{name} lives in Oslo.") for name in pages]
+    mixed = [Asked(each, ["."] * 4, [True, False, False, False]) for each in facts]
+    told = [*mixed, replace(mixed[0], fact=fact(held_out=True)), replace(mixed[0], right=[True] * 4)]
+    found = searches(told, section, tools, Tools(names=["web_search"]), failed)
+    assert set(found) == {0} and failed == {"search: subject_found_but_no_answer": 1}
+    assert [each["role"] for each in found[0]] == ["user", "assistant", "tool", "assistant"]
+    assert found[0][-1]["content"] == "Ada Brown lives in Oslo."
 
 
 def test_other_conversations_name_nothing_that_is_held_out():

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from webtochat.errors import UserError
+from webtochat.demonstrations import shown
+from webtochat.demonstrations.shown import NotShown
 from webtochat.knowledge.facts import Fact, draw
 from webtochat.recipe_knowledge import Interrogation
+from webtochat.recipe_tools import Tools
+from webtochat.tokens.chat import Message
 from webtochat.tokens.rows import Row
+from webtochat.tools.tool import Tool
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,6 @@ class Asked:
         return "known" if share >= section.known else "unknown" if share <= section.unknown else "mixed"
 
 
-def check(section: Interrogation) -> None:
-    """Raises UserError for what cannot be taught."""
-    if section.mixed == "search":
-        raise UserError(
-            "knowledge.mixed=search: there are no conversations that search to teach yet; set knowledge.mixed=leave_out"
-        )
-
-
 def lessons(asked: Sequence[Asked], section: Interrogation, seed: int) -> list[str | None]:
     """What each question is answered with in training; None where it is not trained on. Of refusals there are at most
     `max_refusals` for each answer, drawn by seed."""
@@ -50,7 +46,7 @@ def lessons(asked: Sequence[Asked], section: Interrogation, seed: int) -> list[s
         elif state in ("unknown", "invented"):
             place = int(draw(seed, "refusal", each.fact.question) * len(section.refusals))
             taught.append(section.refusals[place])
-        else:  # mixed=search will teach a search here
+        else:
             taught.append(None)
     states = [each.state(section) for each in asked]
     answers = sum(text is not None and state == "known" for text, state in zip(taught, states, strict=True))
@@ -59,6 +55,23 @@ def lessons(asked: Sequence[Asked], section: Interrogation, seed: int) -> list[s
     for place in refusals[int(section.max_refusals * max(1, answers)) :]:
         taught[place] = None
     return taught
+
+
+def searches(
+    asked: Sequence[Asked], section: Interrogation, tools: Sequence[Tool], limits: Tools, failed: Counter[str]
+) -> dict[int, list[Message]]:
+    """By place, the conversations in which what was known at times is looked up, each call made. What the search does
+    not show is left out and counted in `failed`, by reason."""
+    found = {}
+    for place, each in enumerate(asked):
+        if not each.fact.held_out and each.state(section) == "mixed":
+            try:
+                _, messages = shown.search(tools, limits, asdict(each.fact) | {"statement": each.fact.evidence})
+            except NotShown as reason:
+                failed[f"search: {reason}"] += 1
+            else:
+                found[place] = messages
+    return found
 
 
 def conversation(question: str, answer: str) -> dict[str, Any]:

@@ -27,13 +27,15 @@ from webtochat.inference.engine import positions
 from webtochat.knowledge import writing
 from webtochat.knowledge.endpoint import Client
 from webtochat.knowledge.facts import Fact, chosen, draw, invented, snippet
-from webtochat.knowledge.lessons import Asked, check, conversation, lessons, rest
+from webtochat.knowledge.lessons import Asked, conversation, lessons, rest, searches
 from webtochat.recipe import Knowledge, Recipe
 from webtochat.run import Run, Stage
 from webtochat.tokens import rows
 from webtochat.tokens.chat import parse, render
 from webtochat.tokens.conversations import CONVERSATIONS, chats
 from webtochat.tokens.tokenizer import Tokenizer
+from webtochat.tools.tool import definitions
+from webtochat.tools.toolbox import toolbox
 from webtochat.train.stage import fine_tune, literals
 
 BATCH = 128
@@ -52,12 +54,13 @@ def knowledge(run: Run) -> Artifact:
     recipe, section = run.recipe, run.recipe.knowledge
     if section is None:
         raise UserError("the recipe has no section knowledge, so nothing is asked: docs/knowledge.md shows one")
-    check(section)
     curated, chat = run.open("curate"), run.open("sft")
     shown = [run.open("demonstrations")] if recipe.demonstrations.wanted else []
+    index = [run.open("index")] if section.mixed == "search" else []
     sources, _ = rows.available(recipe.sft.data, recipe.miniweb)
     told = literals(recipe, "knowledge") | {"rest": [rows.identity(each, recipe.miniweb) for each in sources]}
-    stage = run.begin("knowledge", {"knowledge": told}, [curated, chat, *shown])
+    identity = {"knowledge": told} | (recipe.identity("tools") if index else {})
+    stage = run.begin("knowledge", identity, [curated, chat, *shown, *index])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -72,6 +75,10 @@ def knowledge(run: Run) -> Artifact:
         finally:
             model.stop()
         taught = lessons(asked, section, section.seed)
+        tools = toolbox(recipe.tools, index[0].local()) if index else []
+        looked_up = searches(asked, section, tools, recipe.tools, failed) if index else {}
+        for place, messages in looked_up.items():
+            taught[place] = messages[-1]["content"]
         states = [each.state(section) for each in asked]
         _write(stage, asked, states, taught)
         held_out = {fact.subject for fact in facts if fact.held_out}
@@ -79,8 +86,10 @@ def knowledge(run: Run) -> Artifact:
         others = chats(recipe, [each.path(CONVERSATIONS) for each in shown], unread)
         mixed = rest(others, held_out, section.sft_share, section.seed)
         new = [
-            conversation(each.fact.question, text) for each, text in zip(asked, taught, strict=True) if text is not None
-        ]
+            {"messages": looked_up[place], "tools": definitions(tools)} if place in looked_up
+            else conversation(each.fact.question, text)
+            for place, (each, text) in enumerate(zip(asked, taught, strict=True)) if text is not None
+        ]  # fmt: skip
         found = {state: states.count(state) for state in STATES}
         stage.say(f"{len(asked):,} questions: " + ", ".join(f"{count:,} {state}" for state, count in found.items()))
         stage.metrics({f"questions/{state}": count for state, count in found.items()})

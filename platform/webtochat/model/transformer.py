@@ -23,6 +23,10 @@ Mask = Tensor | BlockMask | None
 """Where a position may look, [B, 1, T, T]; None: plain causal."""
 FLEX_HEAD_SIZE = 16
 """The smallest head that FlexAttention's kernels take."""
+CHUNKED = nn.LinearCrossEntropyOptions()
+CHUNKED_ON_CPU = nn.LinearCrossEntropyOptions(batch_chunk_size=256, chunking_method=None)
+"""The cross-entropy of 2,048 positions of width 160 over 4,096 ids, forward and backward on one core: 156 ms with all
+logits at once, 126 ms in the chunks that torch chooses, 89 ms in these."""
 
 
 class Attention(nn.Module):
@@ -134,20 +138,21 @@ class Transformer(Decoder):
     def forward(
         self, tokens_BT: Tensor, documents_BT: Tensor | None = None, targets_BT: Tensor | None = None
     ) -> Tensor:
-        """logits_BTV; or, with targets, the summed cross-entropy in nats (targets of -100 bear none). The loss is part
-        of forward so that DistributedDataParallel sees it, and so that it never holds all the logits: torch's chunked
-        path gives 1.4 × the tokens/s of `F.cross_entropy` at 4,096 positions × 4,096 ids on 2 cores.
+        """logits_BTV; or, with targets, the summed cross-entropy in nats (targets of -100 bear none, and cost no
+        logits). The loss is part of forward so that DistributedDataParallel sees it, and so that it never holds all the
+        logits.
 
         `documents_BT`: attention stays within equal numbers; None: plain causal.
         """
         x_BTD = self.hidden(tokens_BT, documents_BT)
         if targets_BT is None:
             return self.lm_head(x_BTD)
-        chunked = nn.LinearCrossEntropyOptions() if torch.is_grad_enabled() else None
-        return F.linear_cross_entropy(
-            x_BTD.flatten(0, 1), self.lm_head.weight, targets_BT.flatten(),
-            reduction="sum", ignore_index=-100, options=chunked,
-        )  # fmt: skip
+        x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
+        learned = (targets_N != -100).nonzero().squeeze(1)
+        if len(learned) < len(targets_N):
+            x_ND, targets_N = x_ND[learned], targets_N[learned]
+        chunked = (CHUNKED if x_ND.is_cuda else CHUNKED_ON_CPU) if torch.is_grad_enabled() else None
+        return F.linear_cross_entropy(x_ND, self.lm_head.weight, targets_N, reduction="sum", options=chunked)
 
 
 def rotary_table(length: int, config: ModelConfig, device: torch.device) -> tuple[Tensor, Tensor]:
