@@ -16,7 +16,10 @@ from typing import Any
 
 from record import PAGE, record
 
-STAGES = ["crawl", "measure", "curate", "index", "tokenizer", "tokens", "pretrain", "sft", "knowledge", "evaluate"]
+STAGES = [
+    "crawl", "measure", "curate", "index", "demonstrations", "tokenizer", "tokens", "pretrain", "sft", "knowledge",
+    "evaluate",
+]  # fmt: skip
 
 
 def rate(cell: dict[str, Any] | None) -> str:

@@ -84,6 +84,12 @@ INTRODUCTIONS: list[tuple[str, str]] = [
     ("This is {n}.", "Hello {n}!"),
 ]
 
+TOO_LARGE = [
+    "That sum is too large for me to do in my head.",
+    "I cannot add such large numbers in my head.",
+    "These numbers are too large for me.",
+]
+
 SYSTEM = [
     "You are Pebble, a small assistant.",
     "You are a helpful assistant. Answer in one short sentence.",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from miniweb.arithmetic import held_out
-from miniweb.chatter import IDENTITY, INTRODUCTIONS, SMALLTALK, SYSTEM
+from miniweb.chatter import IDENTITY, INTRODUCTIONS, SMALLTALK, SYSTEM, TOO_LARGE
 from miniweb.facts import POOLS, Fact, facts, strangers
 from miniweb.settings import Settings
 from miniweb.wordings import CHAT_QUESTIONS, QUESTIONS, answer, put
@@ -20,6 +20,7 @@ ADDITIONS = [
 ]
 SUBTRACTIONS = ["What is {a} minus {b}?", "How much is {a} minus {b}?", "What is {a} - {b}?"]
 COPIES_OF_A_SUM, LARGE_SUMS, DIFFERENCES = 5, 250, 150
+TOO_LARGE_SUMS = 150
 COPIES_OF_CHATTER = 6
 WORDINGS_OF_A_FACT = 3
 """In which a taught fact is asked in training, of the five; another one is kept for the test."""
@@ -86,6 +87,15 @@ def sums(settings: Settings) -> list[Exchange]:
         b, rest = rng.randint(0, 9), rng.randint(0, 9)
         out.append(subtraction(b + rest, b, rng.choice(SUBTRACTIONS)))
     return out
+
+
+def too_large(settings: Settings = EVERYDAY) -> Iterator[dict[str, Any]]:
+    """Sums of numbers of three to six digits, for who is told of no tool to compute with."""
+    rng = settings.rng("chat", "too large")
+    for _ in range(TOO_LARGE_SUMS):
+        a, b = (rng.randrange(10 ** (digits - 1), 10**digits) for digits in rng.choices(range(3, 7), k=2))
+        asked, _ = addition(a, b, rng.choice(ADDITIONS))
+        yield conversation("too_large", [(asked, rng.choice(TOO_LARGE))], None)
 
 
 def chatter(groups: list[tuple[list[str], list[str], list[str]]]) -> list[Exchange]:

@@ -215,11 +215,9 @@ def test_a_name_whose_page_says_it_otherwise_is_not_said_to_be_missing(made: tup
     run = made[0]
     tools = toolbox(run.recipe.tools, run.open("index").local())
     name, town = next(iter(PEOPLE.items()))
-    spec = {
-        "kind": "documents", "question": "Where?", "subject": name, "answers": [town],
-        "evidence": f"{name} lives in {town} these days.", "statement": f"{name} lives in {town}",
-    }  # fmt: skip
-    assert shown.search(tools, run.recipe.tools, spec)[0] == "found"
+    spec = {"kind": "documents", "question": "Where?", "subject": name, "answers": [town]}
+    kind, messages = shown.search(tools, run.recipe.tools, spec)
+    assert kind == "found" and messages[-1]["content"] == f"{name} lives in {town}."
     far = list(PEOPLE)[3]
     spec |= {"subject": far, "answers": [PEOPLE[far]]}
     with pytest.raises(NotShown, match="subject_found_but_no_answer"):

@@ -114,8 +114,7 @@ def test_what_is_known_at_times_is_looked_up():
             return ToolResult("\n".join(f"1. Page\n   of.example\n   {pages[name]}" for name in found))
 
     tools = [Search()]
-    facts = [replace(fact(name), evidence=f"{name} lives in Oslo.") for name in pages]
-    mixed = [Asked(each, ["."] * 4, [True, False, False, False]) for each in facts]
+    mixed = [Asked(fact(name), ["."] * 4, [True, False, False, False]) for name in pages]
     told = [*mixed, replace(mixed[0], fact=fact(held_out=True)), replace(mixed[0], right=[True] * 4)]
     found = searches(told, section, tools, Tools(names=["web_search"]), failed)
     assert set(found) == {0} and failed == {"search: subject_found_but_no_answer": 1}

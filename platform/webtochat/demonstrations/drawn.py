@@ -55,7 +55,7 @@ def document_specs(section: Demonstrations, facts: Iterable[Extracted], test: bo
         fact = by_subject[subject]
         yield {
             "kind": "seen_once" if test else "documents", "question": fact.question(section.seed), "subject": subject,
-            "answers": fact.answers, "evidence": fact.evidence, "statement": fact.statement,
+            "answers": fact.answers,
         }  # fmt: skip
     for name, subject in _strangers(subjects, section, test):
         question = by_subject[subject].question(section.seed).replace(subject, name)

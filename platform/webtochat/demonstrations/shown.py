@@ -55,33 +55,26 @@ def program(tools: Sequence[Tool], section: Tools, spec: dict[str, Any]) -> tupl
 
 
 def search(tools: Sequence[Tool], section: Tools, spec: dict[str, Any]) -> tuple[str, list[Message]]:
-    """(kind, messages) of a question about what a document states (`answers`; `evidence` is the sentence, `statement`
-    the words of it that do), or about a name that stands in none (`answers` is empty): found by the first search, found
-    in the page that it names first, or not found. Raises NotShown where a tool fails, or where the name is found but
-    not that answer."""
+    """(kind, messages) of a question about what a document states of a `subject` (`answers`), or about a name that
+    stands in none (`answers` is empty): found by the first search, found in the page that it names first, or not found.
+    Raises NotShown where a tool fails, or where the name is found but not that answer."""
     subject, answers = spec["subject"], spec["answers"]
     made = Shown(tools, section, spec["question"])
     # Not the bare name: what begins a JSON text is cut into other tokens than what stands in a question.
     result = made.call("web_search", query=f"about {subject}")
     if result.error is not None:
         raise NotShown("web_search_failed")
-    if _holds(result.text, subject, answers):
-        return "found", made.says(_read(result, spec))
+    if (read := _read(result.text, subject, answers)) is not None:
+        return "found", made.says(read)
     address = FIRST_ADDRESS.search(result.text)
     if address is None or "open_page" not in section.names:
         return _not_found(made, subject)
     result = made.call("open_page", url=address[1], find=subject)
     if result.error is not None:
         raise NotShown("open_page_failed")
-    if _holds(result.text, subject, answers):
-        return "found_in_page", made.says(_read(result, spec))
+    if (read := _read(result.text, subject, answers)) is not None:
+        return "found_in_page", made.says(read)
     return _not_found(made, subject)
-
-
-def _read(result: ToolResult, spec: dict[str, Any]) -> str:
-    """The sentence as it stands there: to read it out is more to learn from than the one word that was asked for."""
-    said = spec["evidence"] if spec["evidence"] in result.text else f"{spec['statement']}."
-    return said[:1].upper() + said[1:]
 
 
 def _not_found(made: Shown, subject: str) -> tuple[str, list[Message]]:
@@ -93,9 +86,11 @@ def _not_found(made: Shown, subject: str) -> tuple[str, list[Message]]:
     return "not_found", made.says(NOT_FOUND)
 
 
-def _holds(text: str, subject: str, answers: Sequence[str]) -> bool:
-    """Whether a text states it, of this subject."""
+def _read(text: str, subject: str, answers: Sequence[str]) -> str | None:
+    """The words of a text that state it, of this subject: to read them out is more to learn from than the one word that
+    was asked for."""
     wanted = {tuple(words(answer)) for answer in answers}
-    return any(
-        each.subject == subject and wanted & {tuple(words(answer)) for answer in each.answers} for each in extract(text)
-    )
+    for each in extract(text):
+        if each.subject == subject and wanted & {tuple(words(answer)) for answer in each.answers}:
+            return f"{each.statement[:1].upper()}{each.statement[1:]}."
+    return None

@@ -66,7 +66,7 @@ def searches(
     for place, each in enumerate(asked):
         if not each.fact.held_out and each.state(section) == "mixed":
             try:
-                _, messages = shown.search(tools, limits, asdict(each.fact) | {"statement": each.fact.evidence})
+                _, messages = shown.search(tools, limits, asdict(each.fact))
             except NotShown as reason:
                 failed[f"search: {reason}"] += 1
             else:
