@@ -146,6 +146,7 @@ class Ledger:
         kept = [rollouts.step_path(self._stage.directory, step) for step in range(steps)]
         page = report.html(name, report.drawn(kept, self._section.report_rollouts))
         storage.write_bytes(self._stage.path("rollouts.html"), page.encode())
+        self._stage.tracked.text(page, "rollouts.html")
         reasons = Counter(row["failed"] or "rewarded" for path in kept for row in rollouts.read(path, ["failed"]))
         held_out = {str(version): measured for version, measured in sorted(self.evaluated.items())}
         counts = {"steps": steps, "rollouts": dict(reasons), "held_out": held_out}

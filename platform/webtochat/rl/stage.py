@@ -72,8 +72,10 @@ def rl(run: Run) -> Artifact:
         skipped: Counter[str] = Counter()
         index = (storage.absolute(tools[0].directory), tools[0].content_hash) if tools else None
         learned, held_out = _prompts(stage, recipe, base, sources, index, skipped)
-        stage.say(f"{len(learned):,} prompts, {len(held_out):,} held out, {section.steps} steps of "
-                  f"{section.prompts_per_step} × {section.samples} answers")  # fmt: skip
+        stage.say(
+            f"{len(learned):,} prompts, {len(held_out):,} held out, {section.steps} steps of "
+            f"{section.prompts_per_step} × {section.samples} answers"
+        )
         for each in scorer:
             _same_tokenizer(base, each)
         driver = Driver(stage, recipe, base, index, scorer, learned, held_out)
