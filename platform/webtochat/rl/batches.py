@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import torch
 from torch import Tensor
 
-Row = dict[str, Any]
+from webtochat.rl.rollouts import Row
 
 
 @dataclass
@@ -69,17 +68,17 @@ def _cut(deals: list[list[int]], lengths: list[int], passes: int | None) -> list
 
 
 def _micro(rows: Sequence[Row], chosen: list[tuple[int, bool]], pad: int) -> Micro:
-    length = max(len(rows[place]["ids"]) for place, _ in chosen)
-    tokens, own, sampled = (torch.full((len(chosen), length), fill, dtype=kind) for fill, kind in
-                            ((pad, torch.long), (0.0, torch.float32), (0.0, torch.float32)))  # fmt: skip
+    """`chosen`: places in `rows`, and whether they are there as themselves or as padding."""
+    shape = len(chosen), max(len(rows[place]["ids"]) for place, _ in chosen)
+    tokens_BT = torch.full(shape, pad)
+    own_BT, sampled_BT = torch.zeros(shape), torch.zeros(shape)
     for line, (place, real) in enumerate(chosen):
         row, end = rows[place], len(rows[place]["ids"])
-        tokens[line, :end] = torch.tensor(row["ids"])
-        if real:
-            own[line, :end] = torch.tensor(row["own"], dtype=torch.float32)
-        sampled[line, :end] = torch.tensor(row["logprobs"], dtype=torch.float32)
+        tokens_BT[line, :end] = torch.tensor(row["ids"])
+        own_BT[line, :end] = torch.tensor(row["own"], dtype=torch.float32) * real
+        sampled_BT[line, :end] = torch.tensor(row["logprobs"], dtype=torch.float32)
     return Micro(
-        tokens[:, :-1], tokens[:, 1:], own[:, 1:], sampled[:, 1:],
+        tokens_BT[:, :-1], tokens_BT[:, 1:], own_BT[:, 1:], sampled_BT[:, 1:],
         torch.tensor([place if real else -1 for place, real in chosen]),
         torch.tensor([float(rows[place]["reward"]) for place, _ in chosen]),
     )  # fmt: skip

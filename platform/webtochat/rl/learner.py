@@ -25,9 +25,10 @@ from webtochat.model.export import load
 from webtochat.model.transformer import Transformer
 from webtochat.recipe_rl import RL
 from webtochat.rl import losses, rollouts
-from webtochat.rl.batches import Micro, Row, minibatches
+from webtochat.rl.batches import Micro, minibatches
 from webtochat.rl.line import Learned
 from webtochat.rl.policy import VALUE, Policy
+from webtochat.rl.rollouts import Row
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.train import together
 from webtochat.train.checkpoint import Checkpointer
