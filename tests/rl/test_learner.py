@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,11 @@ def test_a_killed_learner_makes_the_same_weights_again(given: Path, tmp_path: Pa
 
     with pytest.raises(KeyboardInterrupt):
         learn_rank(job, quiet, dying, 1)
+    written = tmp_path / "killed" / "_scratch" / "checkpoints" / "step-00000002" / "checkpoint.json"
+    deadline = time.monotonic() + 60
+    while not written.exists():  # by a thread, which a real kill would have taken along
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     again = learned(job)
     assert again == {version: wanted[version] for version in (2, 3, 4)}
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
