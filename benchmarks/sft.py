@@ -67,7 +67,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
 def ours(folder: Path, threads: int, compiled: bool) -> Steps:
     from webtochat.recipe import SFT
     from webtochat.train.line import Line
-    from webtochat.train.rank import Evaluation, SFTJob, sft_rank
+    from webtochat.train.rank import Evaluation, FineTuneJob, sft_rank
 
     told = json.loads((folder / "rows.json").read_text())
     times, losses = [], []
@@ -84,7 +84,7 @@ def ours(folder: Path, threads: int, compiled: bool) -> Steps:
         **{key: told[key] for key in ("lr", "beta1", "beta2", "weight_decay", "clip")},
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="webtochat-benchmark-") as directory:
-        job = SFTJob(
+        job = FineTuneJob(
             directory=directory, settings=settings, sequence_length=LENGTH,
             windows_per_step=told["windows_per_step"], steps=told["windows"] // told["windows_per_step"],
             compile=compiled, line_seconds=0, base=(str(folder / "base"), ""), windows=str(folder / "windows.npz"),

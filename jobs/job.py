@@ -119,6 +119,8 @@ def placed(recipe: Any, overrides: Sequence[str] = ()) -> Any:
         recipe = recipe.model_copy(update={"workspace": shared})
     if submitted():
         sources = [*recipe.sft.data, *recipe.demonstrations.direct, *recipe.evaluate.questions, *recipe.evaluate.tasks]
+        if recipe.reward is not None:
+            sources += recipe.reward.data + (recipe.reward.answers.prompts if recipe.reward.answers else [])
         read = [*recipe.crawl.paths, *(source.path for source in sources)]
         read += [path for path in recipe.pretrain.mixture if path != "own"]
         read += [path for path in (recipe.pretrain.start, recipe.tokenizer.start) if path is not None]

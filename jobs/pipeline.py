@@ -34,6 +34,7 @@ STAGES = {
     "pretrain": "webtochat.train.stage",
     "sft": "webtochat.train.stage",
     "knowledge": "webtochat.knowledge.stage",
+    "reward": "webtochat.reward.stage",
     "evaluate": "webtochat.evals.stage",
 }
 """Stage → the module that holds the function of that name, imported when its turn comes: torch and Ray Train cost
@@ -55,6 +56,8 @@ def stages_of(chosen: Recipe, until: str | None) -> list[str]:
         skipped.append("demonstrations")
     if chosen.knowledge is None:
         skipped.append("knowledge")
+    if chosen.reward is None:
+        skipped.append("reward")
     if not chosen.pretrain.tokens:
         read = chosen.demonstrations.wanted or chosen.knowledge is not None
         before = list(STAGES)[: list(STAGES).index("pretrain")]

@@ -139,6 +139,11 @@ class DataSource(Section):
     needs: Literal["miniweb"] | None = None
     """Skipped, by name, where the crawl does not hold it."""
 
+    @property
+    def stem(self) -> str:
+        """The file's or the function's name."""
+        return re.split("[/:]", self.path)[-1].split(".")[0]
+
 
 class LoRA(Section):
     """Train thin matrices beside those of the blocks; they are added to these at the end."""
@@ -200,6 +205,45 @@ class Knowledge(FineTune, Interrogation):
     """Of the conversations of sft.data, trained on beside what is taught, so that the rest is not forgotten."""
 
 
+class Answers(Section):
+    """Answers of the chat model, which a function compares in people's place."""
+
+    prompts: list[DataSource]
+    """To be answered: prompts, or conversations up to their last answer."""
+    judge: str
+    """`python:module:function`, called with the messages, an answer and the seed: the answer's score."""
+    max_prompts: int = Field(2000, ge=1)
+    """Different ones, drawn by seed."""
+    samples: int = Field(4, ge=2)
+    """Answers to each."""
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(48, ge=1)
+    least_difference: float = Field(0.0, ge=0)
+    """Between the scores of two answers that make a pair."""
+
+
+class Reward(FineTune):
+    """Learning from pairs of answers which of two people want: docs/reward.md."""
+
+    data: list[DataSource] = []
+    """Rows of a prompt, a chosen and a rejected answer: tokens/preferences.py tells their forms."""
+    answers: Answers | None = None
+    margin: float = Field(1.0, ge=0)
+    """Times the margin that a row names, in the loss. 0: none."""
+    lr: float = 1e-5
+    epochs: float = 1
+    sequence_length: int | None = None
+    """Of a window, which holds both answers of a pair: twice the model's max_positions."""
+    validation_percent: float = 10.0
+    """Of prompts, by hash of the first thing that the user says."""
+
+    @model_validator(mode="after")
+    def something_is_compared(self) -> Reward:
+        if not self.data and self.answers is None:
+            raise ValueError("there is nothing to learn from: give data, or answers to compare")
+        return self
+
+
 class Task(DataSource):
     """Rows of which a model is to find the right answer the likeliest; evals/tasks.py tells their forms. `weight` does
     not count."""
@@ -218,7 +262,7 @@ class Task(DataSource):
 
     @model_validator(mode="after")
     def named(self) -> Task:
-        self.name = self.name or re.split("[/:]", self.path)[-1].split(".")[0]
+        self.name = self.name or self.stem
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"{self.path} gives no plain name: set name= to letters, digits, _ . or -")
         return self
@@ -335,6 +379,8 @@ class Recipe(Section):
     sft: SFT = SFT()
     knowledge: Knowledge | None = None
     """None: no such stage."""
+    reward: Reward | None = None
+    """Likewise."""
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
     cluster: Cluster = Cluster()

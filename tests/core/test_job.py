@@ -150,6 +150,8 @@ def test_a_submitted_job_refuses_relative_paths(tmp_path: Path, monkeypatch: pyt
         {"crawl": {"paths": ["pages/*.gz"]}},
         {"sft": {"data": [{"path": "chats.jsonl"}]}},
         {"evaluate": {"questions": [{"path": "questions.jsonl"}]}},
+        {"reward": {"data": [{"path": "pairs.jsonl"}]}},
+        {"reward": {"answers": {"prompts": [{"path": "prompts.jsonl"}], "judge": "python:people:like"}}},
     ]:
         with pytest.raises(UserError, match="is a relative path, and a submitted job runs in a copy"):
             job.placed(recipes.Recipe.model_validate(fine | changed))

@@ -23,11 +23,11 @@ SMALL = [
     "evaluate.max_questions_per_kind=12", "evaluate.max_call_tokens=64", "demonstrations.documents=20",
     "demonstrations.programs={sums: 20}", "demonstrations.questions=12", "demonstrations.pages=60",
     "knowledge.snippets=60", "knowledge.max_questions=40", "knowledge.invented=8", "knowledge.samples=2",
-    "knowledge.epochs=0.3",
+    "knowledge.epochs=0.3", "reward.answers.max_prompts=30", "reward.answers.samples=2",
 ]  # fmt: skip
 STAGES = [
     "crawl", "measure", "curate", "index", "demonstrations", "tokenizer", "tokens", "pretrain", "sft", "knowledge",
-    "evaluate",
+    "reward", "evaluate",
 ]  # fmt: skip
 TRAINED = STAGES[: STAGES.index("sft") + 1]
 """Those whose content hash is that of an undisturbed run; what comes after them samples."""
@@ -141,12 +141,14 @@ def test_from_an_imported_model_nothing_before_it_is_made(tmp_path: Path) -> Non
     path = imported.recipe(tmp_path, sft={"data": data, "validation_percent": 0, **settings})
     stages = ["pretrain", "sft", "evaluate"]
     assert jobs.stages_of(recipes.load(str(path)), None) == stages
-    untaught = [stage for stage in STAGES if stage not in ("demonstrations", "knowledge")]
+    untaught = [stage for stage in STAGES if stage not in ("demonstrations", "knowledge", "reward")]
     assert jobs.stages_of(recipes.load(str(path), ["pretrain.tokens=1000"]), None) == untaught
     for key in ("demonstrations.documents=1", "knowledge={}"):
         other = "knowledge" if key.startswith("demonstrations") else "demonstrations"
         taught = jobs.stages_of(recipes.load(str(path), [key]), None)
-        assert taught == [stage for stage in STAGES if stage not in ("tokenizer", "tokens", other)]
+        assert taught == [stage for stage in STAGES if stage not in ("tokenizer", "tokens", "reward", other)]
+    rewarded = jobs.stages_of(recipes.load(str(path), ["reward.data=[{path: pairs.jsonl}]"]), None)
+    assert rewarded == ["pretrain", "sft", "reward", "evaluate"]
     output = finished(job(str(path)))
     assert sorted(folder.parent.name for folder in (tmp_path / "x").glob("*/manifest.json")) == sorted(stages)
     assert "no held-out bits per byte" in output and "facts 100 %" in output and "imported" in output

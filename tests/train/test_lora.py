@@ -16,7 +16,7 @@ from webtochat.recipe import SFT, LoRA, Model
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.train.lora import adapt, merge
 from webtochat.train.packing import pack_rows
-from webtochat.train.rank import SFTJob, pretrain_rank, sft_rank, write_windows
+from webtochat.train.rank import FineTuneJob, pretrain_rank, sft_rank, write_windows
 
 
 def test_it_begins_as_the_model_and_ends_as_a_plain_one() -> None:
@@ -63,11 +63,11 @@ def windows(base: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def job_of(
     base: Path, windows: str, directory: Path, steps: int, lr: float = 2e-2, **changes: object
-) -> SFTJob:
+) -> FineTuneJob:
     even = {"decay_fraction": 0.0, "warmup_fraction": 0.0}
     settings = SFT(lora=LoRA(rank=8), lr=lr, checkpoint_every=10, evaluate_every=20, **even)
     prompt = ({"role": "user", "content": "Where is Ann?"},)
-    return SFTJob(
+    return FineTuneJob(
         directory=str(directory), settings=settings, sequence_length=32, windows_per_step=4, steps=steps,
         base=(str(base), "-"), windows=windows, sample_prompt=prompt, **changes,  # type: ignore[arg-type]
     )  # fmt: skip

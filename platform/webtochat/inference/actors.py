@@ -1,4 +1,4 @@
-"""The engine as a Ray actor: one per process, since vLLM reads its environment once."""
+"""Models as Ray actors. The engine: one per process, since vLLM reads its environment once."""
 
 from __future__ import annotations
 
@@ -58,6 +58,26 @@ class EngineActor:
         if read_config(directory) != self._config:
             raise ValueError(f"{directory} is a model of another shape")
         self._engine.replace_weights(read_weights(directory))
+
+
+class ScorerActor:
+    """Holds a reward model, on a GPU where it has one."""
+
+    def __init__(self, model: ModelPath):
+        import torch
+
+        from webtochat.model.reward import RewardModel
+
+        self._model = RewardModel.load(model.local()).to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def scores_of(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """As the model's."""
+        return self._model.scores_of(sequences)
+
+
+def start_scorer(model: ModelPath, gpus: int | None = None) -> Any:
+    """A handle of a started ScorerActor."""
+    return ray.remote(ScorerActor).options(num_gpus=min(1, gpus_per_engine(gpus)), num_cpus=1).remote(model)
 
 
 def start(model: ModelPath, *, gpus: int | None = None, cpus: float = 1, **options: Any) -> Any:

@@ -56,18 +56,19 @@ class ModelConfig:
         embeddings = self.vocabulary * self.width * (1 if self.tie_embeddings else 2)
         return self.depth * block + embeddings + self.width
 
-    def flops_per_token(self, sequence_length: int) -> float:
+    def flops_per_token(self, sequence_length: int, outputs: int | None = None) -> float:
         """Forward and backward, per position: 6 per weight that multiplies (the output layer included, the embedding
         look-up not), and 12 × heads × head size × T per layer for attention, halved as it is causal (Chowdhery et al.
-        2022, appendix B)."""
+        2022, appendix B). `outputs`: of the head; None: the vocabulary."""
         attention = self.width * self.head_size * (2 * self.heads + 2 * self.kv_heads)
-        weights = self.depth * (attention + 3 * self.width * self.mlp_width) + self.vocabulary * self.width
+        head = (outputs or self.vocabulary) * self.width
+        weights = self.depth * (attention + 3 * self.width * self.mlp_width) + head
         return 6 * weights + 6 * self.depth * self.heads * self.head_size * sequence_length
 
     def to_hugging_face(self, eos: int, pad: int, bos: int, dtype: str = "float32") -> dict[str, Any]:
-        """config.json of transformers' Qwen3ForCausalLM."""
+        """config.json of transformers' Qwen3, without what it says of the head."""
         return {
-            "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": self.vocabulary,
+            "model_type": "qwen3", "vocab_size": self.vocabulary,
             "hidden_size": self.width, "intermediate_size": self.mlp_width, "num_hidden_layers": self.depth,
             "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads, "head_dim": self.head_size,
             "hidden_act": "silu", "max_position_embeddings": self.max_positions, "rms_norm_eps": self.norm_epsilon,

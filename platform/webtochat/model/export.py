@@ -11,17 +11,17 @@ from safetensors.torch import load_file, save_file
 
 from webtochat.errors import UserError
 from webtochat.model.config import ModelConfig
-from webtochat.model.transformer import Transformer
+from webtochat.model.transformer import Decoder, Transformer
 from webtochat.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 
 
-def export(model: Transformer, tokenizer: Tokenizer, directory: str) -> None:
+def export(model: Decoder, tokenizer: Tokenizer, directory: str) -> None:
     """Writes config.json, generation_config.json, the weights (float32) and the tokenizer's files."""
     os.makedirs(directory, exist_ok=True)
     stops, pad, begin = tokenizer.stops, tokenizer.pad, tokenizer.separator
-    config = model.config.to_hugging_face(eos=stops[0], pad=pad, bos=begin)
+    config = model.config.to_hugging_face(eos=stops[0], pad=pad, bos=begin) | model.HUGGING_FACE
     generation = {"eos_token_id": stops[:2], "pad_token_id": pad, "bos_token_id": begin}
     for name, content in [("config.json", config), ("generation_config.json", generation)]:
         with open(os.path.join(directory, name), "w", encoding="utf-8") as sink:
@@ -51,7 +51,15 @@ def read_config(directory: str) -> ModelConfig:
 def load(directory: str) -> Transformer:
     """A Qwen3-architecture checkpoint, ours or another's. Raises UserError where it does not fit its own config."""
     config = read_config(directory)
-    model = Transformer(config)
+    model, weights = Transformer(config), read_weights(directory)
+    if config.tie_embeddings and "model.embed_tokens.weight" in weights:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    load_weights(model, weights, directory)
+    return model
+
+
+def read_weights(directory: str) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint's files, by name. Raises UserError for a damaged file."""
     weights: dict[str, torch.Tensor] = {}
     for name in sorted(os.listdir(directory)):
         if name.endswith(".safetensors"):
@@ -59,13 +67,10 @@ def load(directory: str) -> Transformer:
                 weights |= load_file(os.path.join(directory, name))
             except SafetensorError as error:
                 raise UserError(f"{os.path.join(directory, name)} is damaged ({error}): fetch it again") from error
-    if config.tie_embeddings and "model.embed_tokens.weight" in weights:
-        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-    load_weights(model, weights, directory)
-    return model
+    return weights
 
 
-def load_weights(model: Transformer, weights: dict[str, torch.Tensor], origin: str) -> None:
+def load_weights(model: Decoder, weights: dict[str, torch.Tensor], origin: str) -> None:
     """Copies weights in. A missing or unknown name or another shape is one line, with the first that differs."""
     own = model.state_dict()
     for name, tensor in own.items():

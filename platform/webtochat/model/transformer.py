@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -83,39 +84,22 @@ class Body(nn.Module):
         self.norm = nn.RMSNorm(config.width, config.norm_epsilon)
 
 
-class Transformer(nn.Module):
-    def __init__(self, config: ModelConfig, seed: int | None = None, zero_residual: bool = False):
-        """With a seed, freshly initialised; without, torch's defaults, to be loaded over."""
+class Decoder(nn.Module):
+    """What stands before a head: `Transformer`'s over the vocabulary, or a reward model's (model/reward.py)."""
+
+    HUGGING_FACE: ClassVar[dict[str, Any]]
+    """What config.json says of the head."""
+    outputs: int | None = None
+    """Of the head; None: the vocabulary."""
+
+    def __init__(self, config: ModelConfig):
+        """With torch's default weights, to be loaded over."""
         super().__init__()
         self.config = config
         self.model = Body(config)
-        self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
-        if config.tie_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
         self.recompute = False
         """Blocks keep their input only, and run again in the backward pass (Chen et al. 2016)."""
         self._rotary: tuple[Tensor, Tensor] | None = None
-        if seed is not None:
-            initialise(self, seed, zero_residual)
-
-    def forward(
-        self, tokens_BT: Tensor, documents_BT: Tensor | None = None, targets_BT: Tensor | None = None
-    ) -> Tensor:
-        """logits_BTV; or, with targets, the summed cross-entropy in nats (targets of -100 bear none, and cost no
-        logits). The loss is part of forward so that DistributedDataParallel sees it, and so that it never holds all the
-        logits.
-
-        `documents_BT`: attention stays within equal numbers; None: plain causal.
-        """
-        x_BTD = self.hidden(tokens_BT, documents_BT)
-        if targets_BT is None:
-            return self.lm_head(x_BTD)
-        x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
-        learned = (targets_N != -100).nonzero().squeeze(1)
-        if len(learned) < len(targets_N):
-            x_ND, targets_N = x_ND[learned], targets_N[learned]
-        chunked = (CHUNKED if x_ND.is_cuda else CHUNKED_ON_CPU) if torch.is_grad_enabled() else None
-        return F.linear_cross_entropy(x_ND, self.lm_head.weight, targets_N, reduction="sum", options=chunked)
 
     def hidden(self, tokens_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """x_BTD after the final norm."""
@@ -137,6 +121,38 @@ class Transformer(nn.Module):
         if self._rotary is None or self._rotary[0].shape[0] < length or self._rotary[0].device != device:
             self._rotary = rotary_table(max(length, self.config.max_positions), self.config, device)
         return self._rotary[0][:length], self._rotary[1][:length]
+
+
+class Transformer(Decoder):
+    HUGGING_FACE: ClassVar[dict[str, Any]] = {"architectures": ["Qwen3ForCausalLM"]}
+
+    def __init__(self, config: ModelConfig, seed: int | None = None, zero_residual: bool = False):
+        """With a seed, freshly initialised."""
+        super().__init__(config)
+        self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        if seed is not None:
+            initialise(self, seed, zero_residual)
+
+    def forward(
+        self, tokens_BT: Tensor, documents_BT: Tensor | None = None, targets_BT: Tensor | None = None
+    ) -> Tensor:
+        """logits_BTV; or, with targets, the summed cross-entropy in nats (targets of -100 bear none, and cost no
+        logits). The loss is part of forward so that DistributedDataParallel sees it, and so that it never holds all the
+        logits.
+
+        `documents_BT`: attention stays within equal numbers; None: plain causal.
+        """
+        x_BTD = self.hidden(tokens_BT, documents_BT)
+        if targets_BT is None:
+            return self.lm_head(x_BTD)
+        x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
+        learned = (targets_N != -100).nonzero().squeeze(1)
+        if len(learned) < len(targets_N):
+            x_ND, targets_N = x_ND[learned], targets_N[learned]
+        chunked = (CHUNKED if x_ND.is_cuda else CHUNKED_ON_CPU) if torch.is_grad_enabled() else None
+        return F.linear_cross_entropy(x_ND, self.lm_head.weight, targets_N, reduction="sum", options=chunked)
 
 
 def rotary_table(length: int, config: ModelConfig, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -56,14 +56,22 @@ def messages_of(row: Row) -> list[dict[str, Any]]:
     turns = row.get("conversations")
     if isinstance(turns, list):
         before = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-        return before + [_message(turn) for turn in turns]
-    asked = next((row[name] for name in ASKED if isinstance(row.get(name), str)), None)
-    answered = next((row[name] for name in ANSWERED if isinstance(row.get(name), str)), None)
-    if asked is None or answered is None:
+        return before + [message_of(turn) for turn in turns]
+    question, answer = question_of(row), answer_of(row)
+    if question is None or answer is None:
         raise ValueError("no messages")
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def question_of(row: Row) -> str | None:
+    """What a pair asks, with its input."""
+    asked = next((row[name] for name in ASKED if isinstance(row.get(name), str)), None)
     given = row.get("input")
-    question = f"{asked}\n\n{given}" if isinstance(given, str) and given.strip() else asked
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answered}]
+    return f"{asked}\n\n{given}" if asked is not None and isinstance(given, str) and given.strip() else asked
+
+
+def answer_of(row: Row) -> str | None:
+    return next((row[name] for name in ANSWERED if isinstance(row.get(name), str)), None)
 
 
 def tools_of(row: Row) -> list[Any]:
@@ -79,7 +87,8 @@ def tools_of(row: Row) -> list[Any]:
     return tools
 
 
-def _message(turn: Any) -> dict[str, Any]:
+def message_of(turn: Any) -> dict[str, Any]:
+    """A turn as a message. Raises ValueError with a short reason."""
     if not isinstance(turn, dict):
         raise ValueError("a message is not an object")
     if "role" in turn:

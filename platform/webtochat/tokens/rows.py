@@ -78,17 +78,22 @@ def weighted(rows: Iterator[Row], weight: float, seed: int) -> Iterator[Row]:
             yield row
 
 
-def _generated(source: DataSource, miniweb: Miniweb | None) -> Iterator[Row]:
-    parts = source.path.split(":")
+def function_of(path: str) -> Callable[..., Any]:
+    """What `python:module:function` names. Raises UserError where there is none."""
+    parts = path.split(":")
     if len(parts) != 3:
-        raise UserError(f"{source.path!r} is not a data source: write python:module:function")
+        raise UserError(f"{path!r} names no function: write python:module:function")
     _, module, name = parts
     try:
-        function: Callable[..., Iterator[Row]] = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise UserError(f"{source.path}: no module {error.name} under recipes/ or installed") from error
+        raise UserError(f"{path}: no module {error.name} under recipes/ or installed") from error
     except AttributeError as error:
-        raise UserError(f"{source.path}: the module {module} has no function {name}") from error
+        raise UserError(f"{path}: the module {module} has no function {name}") from error
+
+
+def _generated(source: DataSource, miniweb: Miniweb | None) -> Iterator[Row]:
+    function: Callable[..., Iterator[Row]] = function_of(source.path)
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters or (miniweb is None and parameters[0].default is not inspect.Parameter.empty):
         yield from function()

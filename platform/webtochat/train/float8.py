@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from webtochat.errors import UserError
-from webtochat.model.transformer import Transformer
+from webtochat.model.transformer import Decoder
 
 CAPABILITY = (8, 9)
 """Of the first GPUs whose tensor cores take float8: Ada and Hopper."""
@@ -26,7 +26,7 @@ def check(device: torch.device) -> None:
         raise UserError("pretrain.float8 needs a GPU of Ada's or Hopper's generation or newer: set it to false")
 
 
-def convert(model: Transformer) -> None:
+def convert(model: Decoder) -> None:
     """In place, before the model is compiled and distributed. Widths must be multiples of 16."""
     for module in model.model.layers.modules():
         if type(module) is nn.Linear:

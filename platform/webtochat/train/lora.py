@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from webtochat.model.transformer import Transformer
+from webtochat.model.reward import RewardModel
+from webtochat.model.transformer import Decoder
 from webtochat.recipe import LoRA
 
 
@@ -35,11 +36,13 @@ class LoRALinear(nn.Linear):
         return plain
 
 
-def adapt(model: Transformer, settings: LoRA, seed: int) -> None:
-    """Freezes the model and puts a LoRALinear in the place of each matrix of its blocks. Drawn on the CPU, so that
-    every rank begins alike."""
+def adapt(model: Decoder, settings: LoRA, seed: int) -> None:
+    """Freezes the model, but for a reward model's new head, and puts a LoRALinear in the place of each matrix of its
+    blocks. Drawn on the CPU, so that every rank begins alike."""
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)
+    if isinstance(model, RewardModel):
+        model.score.requires_grad_(True)
     for module in model.model.layers.modules():
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
@@ -47,7 +50,7 @@ def adapt(model: Transformer, settings: LoRA, seed: int) -> None:
                 setattr(module, name, LoRALinear(child, settings.rank, scale, generator))
 
 
-def merge(model: Transformer) -> None:
+def merge(model: Decoder) -> None:
     """Puts plain matrices back, with what was learned added to them."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):

@@ -31,6 +31,10 @@ class Packed:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def sequence_length(self) -> int:
+        return self.weights.shape[1]
+
     def window(self, number: int) -> Window:
         tokens, documents = self.tokens[number], self.documents[number]
         return Window(tokens[:-1], tokens[1:], self.weights[number], documents[:-1])
@@ -65,11 +69,9 @@ def held_out(row: Row, percent: float) -> bool:
 
 
 def pack(rendered: list[Rendered], sequence_length: int, pad: int, seed: int) -> Packed:
-    """Best fit of whole conversations, in a shuffled order, into windows of T + 1 tokens."""
+    """Best fit of whole conversations into windows of T + 1 tokens."""
     size = sequence_length + 1
-    order = np.random.default_rng(seed).permutation(len(rendered))
-    pieces, begin = fitted(np.array([len(rendered[number].ids) for number in order], np.int64), size)
-    bins = [order[pieces[first:last]].tolist() for first, last in itertools.pairwise(begin)]
+    bins = shuffled_bins([len(each.ids) for each in rendered], size, seed)
     packed = Packed(
         np.full((len(bins), size), pad, np.int32),
         np.zeros((len(bins), size), np.int32),
@@ -87,6 +89,13 @@ def pack(rendered: list[Rendered], sequence_length: int, pad: int, seed: int) ->
             position = end
         packed.documents[window, position:] = len(members)
     return packed
+
+
+def shuffled_bins(lengths: list[int], size: int, seed: int) -> list[list[int]]:
+    """Numbers of the pieces in each window of `size`: best fit, in a shuffled order."""
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    pieces, begin = fitted(np.array(lengths, np.int64)[order], size)
+    return [order[pieces[first:last]].tolist() for first, last in itertools.pairwise(begin)]
 
 
 def pack_rows(

@@ -11,9 +11,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ from webtochat.model.config import ModelConfig, device_peak
 from webtochat.model.export import export, load
 from webtochat.model.generate import generate
 from webtochat.model.imported import Given
-from webtochat.model.transformer import Transformer
+from webtochat.model.reward import RewardModel
+from webtochat.model.transformer import Decoder, Transformer
 from webtochat.recipe import FineTune, Model, Pretrain
 from webtochat.tokens.batches import Batch, Order, share
 from webtochat.tokens.chat import render
@@ -39,15 +40,17 @@ from webtochat.tokens.windows import Window
 from webtochat.train import float8, together
 from webtochat.train.checkpoint import Checkpointer
 from webtochat.train.line import Line
-from webtochat.train.loop import Diverged, Plan, State, train
+from webtochat.train.loop import Diverged, Loss, Plan, State, train
 from webtochat.train.lora import adapt, merge
 from webtochat.train.optimizer import learning_rate, optimizers
 from webtochat.train.packing import Packed
+from webtochat.train.pairs import PackedPairs, bradley_terry, held_out_metrics
 from webtochat.train.validation import bits_per_byte, byte_counts, document_windows, target_bytes, totals
 
 CURVE = "metrics.jsonl"
 EVALUATED_ROWS = 16
 SAMPLE_TOKENS = 32
+Windows = TypeVar("Windows", Packed, PackedPairs)
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,13 @@ class PretrainJob(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTJob(Job):
+class FineTuneJob(Job):
     base: tuple[str, str]
     """(directory, content hash) of the artifact whose `model/` is trained on."""
     windows: str
     """The packed windows, written by `write_windows`."""
     sample_prompt: tuple[dict[str, str], ...] = ()
+    """Continued at each evaluation; empty: nothing is."""
 
 
 def cross_entropy(model: nn.Module, batch: Batch, mask_documents: bool = True) -> tuple[Tensor, Tensor]:
@@ -152,11 +156,11 @@ def pretrain_rank(job: PretrainJob, emit: Emit, threads: int | None = None, noti
     return run(job, model, tokenizer, window, order, evaluate, emit, device, notice, mixture.sources)
 
 
-def sft_rank(job: SFTJob, emit: Emit, threads: int | None = None, notice: Notice = None) -> State:
+def sft_rank(job: FineTuneJob, emit: Emit, threads: int | None = None, notice: Notice = None) -> State:
     device = prepare(threads)
     base = os.path.join(storage.local_copy(*job.base), "model")
     tokenizer, model = Tokenizer.load(base), load(base)
-    training, validation = read_windows(job.windows)
+    training, validation = read_windows(job.windows, Packed)
     held_out = [validation.window(number) for number in range(len(validation))]
     prompt = render(tokenizer, list(job.sample_prompt), add_generation_prompt=True).ids if job.sample_prompt else []
 
@@ -170,6 +174,23 @@ def sft_rank(job: SFTJob, emit: Emit, threads: int | None = None, notice: Notice
 
     order = Order((len(training),), (1.0,), job.settings.seed)
     return run(job, model, tokenizer, training.window, order, evaluate, emit, device, notice)
+
+
+def reward_rank(job: FineTuneJob, emit: Emit, threads: int | None = None, notice: Notice = None) -> State:
+    """On `PackedPairs`: `base`'s model learns to score answers."""
+    device = prepare(threads)
+    base = os.path.join(storage.local_copy(*job.base), "model")
+    tokenizer, model = Tokenizer.load(base), RewardModel.begun(base, job.settings.seed)
+    training, validation = read_windows(job.windows, PackedPairs)
+    held_out = [validation.window(number) for number in range(len(validation))]
+
+    def evaluate() -> tuple[dict[str, float], str]:
+        return held_out_metrics(model, held_out, EVALUATED_ROWS, device) if held_out else {}, ""
+
+    order = Order((len(training),), (1.0,), job.settings.seed)
+    return run(
+        job, model, tokenizer, training.window, order, evaluate, emit, device, notice, loss=bradley_terry
+    )  # fmt: skip
 
 
 def prepare(threads: int | None) -> torch.device:
@@ -187,7 +208,7 @@ def prepare(threads: int | None) -> torch.device:
 
 def run(
     job: Job,
-    model: Transformer,
+    model: Decoder,
     tokenizer: Tokenizer,
     window: Callable[[int], Window],
     order: Order,
@@ -196,9 +217,10 @@ def run(
     device: torch.device,
     notice: Notice = None,
     sources: Callable[[int], dict[str, Any]] | None = None,
+    loss: Loss | None = None,
 ) -> State:
     """Trains `model` on windows in permuted order, from the newest checkpoint if there is one, and exports it.
-    `sources`: where a window comes from."""
+    `sources`: where a window comes from. `loss`: by default cross-entropy."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     settings = job.settings
     torch.manual_seed(settings.seed + rank)
@@ -226,7 +248,7 @@ def run(
         tokens_per_step=job.windows_per_step * job.sequence_length, clip=settings.clip, spike=settings.spike,
         evaluate_every=settings.evaluate_every, checkpoint_every=settings.checkpoint_every,
         line_seconds=job.line_seconds, notice_seconds=job.notice_seconds,
-        flops_per_token=model.config.flops_per_token(job.sequence_length),
+        flops_per_token=model.config.flops_per_token(job.sequence_length, model.outputs),
         peak_flops=peak * world if peak else None,
     )  # fmt: skip
 
@@ -249,7 +271,7 @@ def run(
     try:
         state = train(
             model=trained, optimizers=chosen, lr_at=learning_rate(settings, job.steps), batches=batches,
-            loss=partial(cross_entropy, mask_documents=job.mask_documents), plan=plan, state=state,
+            loss=loss or partial(cross_entropy, mask_documents=job.mask_documents), plan=plan, state=state,
             save=checkpointer.save, evaluate=evaluated, log=emit, notice=told if notice else None,
         )  # fmt: skip
     except Diverged as error:
@@ -316,7 +338,7 @@ def import_rank(directory: str, given: Given) -> None:
     hand_on(directory, *given.loaded(), State())
 
 
-def hand_on(directory: str, model: Transformer, tokenizer: Tokenizer, state: State) -> None:
+def hand_on(directory: str, model: Decoder, tokenizer: Tokenizer, state: State) -> None:
     """Writes `model/` (Hugging Face) and the curve, each whole or not at all."""
     curve = "".join(json.dumps(point) + "\n" for point in state.curve)
     storage.write_bytes(storage.join(directory, CURVE), curve.encode())
@@ -334,19 +356,19 @@ def hand_on(directory: str, model: Transformer, tokenizer: Tokenizer, state: Sta
         os.rename(aside, target)
 
 
-def write_windows(path: str, training: Packed, validation: Packed) -> None:
+def write_windows(path: str, training: Windows, validation: Windows) -> None:
     with storage.writing(path) as local, open(local, "wb") as sink:
         np.savez(sink, **{
-            f"{name}_{part}": getattr(packed, part)
+            f"{name}_{part}": array
             for name, packed in (("training", training), ("validation", validation))
-            for part in ("tokens", "documents", "weights")
+            for part, array in vars(packed).items()
         })  # fmt: skip
 
 
-def read_windows(path: str) -> tuple[Packed, Packed]:
+def read_windows(path: str, kind: type[Windows]) -> tuple[Windows, Windows]:
     with np.load(io.BytesIO(storage.read_bytes(path))) as held:
         training, validation = (
-            Packed(held[f"{name}_tokens"], held[f"{name}_documents"], held[f"{name}_weights"])
+            kind(**{part.name: held[f"{name}_{part.name}"] for part in fields(kind)})
             for name in ("training", "validation")
         )
     return training, validation

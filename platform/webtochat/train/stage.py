@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -37,16 +37,19 @@ from webtochat.train.plan import budget
 from webtochat.train.rank import (
     CURVE,
     Evaluation,
+    FineTuneJob,
     Job,
     Note,
     PretrainJob,
-    SFTJob,
+    Windows,
     import_rank,
     pretrain_rank,
     sft_rank,
     write_windows,
 )  # fmt: skip
 
+RunRank = Callable[..., Any]
+"""What each worker runs: (job, emit, threads, notice)."""
 NOT_IDENTITY = {"checkpoint_every", "keep_checkpoints", "spike", "start", "add_markers"}
 """Keys of a training section that do not change its result, or are told by what they lead to."""
 WORKER_ENVIRONMENT = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "30000")}
@@ -108,8 +111,8 @@ def pretrain(run: Run) -> Artifact:
             given=given, tokenizer=_where(tokenizer), tokens=_where(tokens), mixture=mixed.corpora,
             tasks=_absolute(path) if path else "",
         )  # fmt: skip
-        fit(stage, job, recipe.cluster)
-        first, last = _ends(stage, "validation_bpb")
+        fit(stage, pretrain_rank, job, recipe.cluster)
+        first, last = ends(stage, "validation_bpb")
         counts = {
             "parameters": config.parameters, "steps": steps, "tokens": steps * per_step * length,
             "epochs": {name: round(count, 4) for name, count in epochs.items()},
@@ -203,39 +206,60 @@ def fine_tune(
 ) -> tuple[dict[str, Any], str]:
     """Trains `base`'s model on conversations: writes `model/` and its curve; (the stage's counts, what it gained).
     `unread`: rows that were left out before."""
-    positions = base.manifest.counts["config"]["max_positions"]
-    length = settings.sequence_length or positions
-    if length > positions:
-        raise UserError(f"{stage.stage}.sequence_length ({length}) is more than the model's positions ({positions})")
+    tokenizer, length = prepared(stage, base, settings, 1)
+    packed, validation, counts = pack_rows(tokenizer, read, length, settings.validation_percent, settings.seed)
+    counts["skipped"] = dict(unread) | counts["skipped"]
+    left_out(stage, counts["skipped"])
+    if not len(packed):
+        raise UserError("sft.data holds no conversation to train on: name JSONL, Parquet, hf:// or python: sources")
+    made, prompt = f"{counts['conversations']:,} conversations", _prompt(read, settings.validation_percent)
+    counts |= tune(stage, base, settings, sft_rank, packed, validation, made, cluster, prompt)
+    first, last = ends(stage, "validation_loss")
+    return counts, f"validation loss {first:.3f} → {last:.3f}" if last is not None else ""
+
+
+def prepared(stage: Stage, base: Artifact, settings: FineTune, times: int) -> tuple[Tokenizer, int]:
+    """The tokenizer of `base`'s chat model, and the length of a window: at most so many times the model's positions."""
+    most = times * base.manifest.counts["config"]["max_positions"]
+    length = settings.sequence_length or most
+    if length > most:
+        of = "the model's positions" if times == 1 else f"{times} times the model's positions"
+        raise UserError(f"{stage.stage}.sequence_length ({length}) is more than {of} ({most})")
     tokenizer = Tokenizer.load(os.path.join(base.local(), "model"))
     if not tokenizer.markers.chats:
         raise UserError(
             "the model's tokenizer has no markers of messages to fine-tune it by: import it again with "
             "pretrain.add_markers=true"
         )
-    packed, validation, counts = pack_rows(tokenizer, read, length, settings.validation_percent, settings.seed)
-    counts["skipped"] = dict(unread) | counts["skipped"]
-    for reason, number in counts["skipped"].items():
+    return tokenizer, length
+
+
+def left_out(stage: Stage, skipped: Mapping[str, int]) -> None:
+    """Says which rows are not trained on."""
+    for reason, number in skipped.items():
         stage.say(f"left out {number} rows: {reason.replace('_', ' ')}")
-    if not len(packed):
-        raise UserError("sft.data holds no conversation to train on: name JSONL, Parquet, hf:// or python: sources")
-    path = stage.scratch("windows.npz")
+
+
+def tune(
+    stage: Stage, base: Artifact, settings: FineTune, run_rank: RunRank, packed: Windows, validation: Windows,
+    made: str, cluster: Cluster, prompt: tuple[dict[str, str], ...] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Trains `base`'s model on windows, which are `made` of rows. Returns what to add to the stage's counts."""
+    path, length = stage.scratch("windows.npz"), packed.sequence_length
     write_windows(path, packed, validation)
     per_step = max(1, settings.batch_tokens // length)
     steps = max(1, math.ceil(settings.epochs * len(packed) / per_step))
-    stage.say(f"{counts['conversations']:,} conversations in {len(packed):,} windows, {steps} steps")
-    job = SFTJob(
+    stage.say(f"{made} in {len(packed):,} windows, {steps} steps")
+    job = FineTuneJob(
         directory=_absolute(stage.directory), settings=settings, sequence_length=length,
         windows_per_step=per_step, steps=steps, **_placing(cluster),
-        base=_where(base), windows=_absolute(path), sample_prompt=_prompt(read, settings.validation_percent),
+        base=_where(base), windows=_absolute(path), sample_prompt=prompt,
     )  # fmt: skip
-    fit(stage, job, cluster)
-    first, last = _ends(stage, "validation_loss")
-    counts |= {"steps": steps, "config": base.manifest.counts["config"], **_final(stage)}
-    return counts, f"validation loss {first:.3f} → {last:.3f}" if last is not None else ""
+    fit(stage, run_rank, job, cluster)
+    return {"steps": steps, "config": base.manifest.counts["config"], **_final(stage)}
 
 
-def fit(stage: Stage, job: Job, cluster: Cluster) -> None:
+def fit(stage: Stage, run_rank: RunRank, job: Job, cluster: Cluster) -> None:
     """Runs the job's ranks under Ray Train until the model is made, showing lines and metrics as they come.
 
     A worker or node that dies is replaced `cluster.train_retries` times, from the newest checkpoint. Raises the
@@ -251,7 +275,9 @@ def fit(stage: Stage, job: Job, cluster: Cluster) -> None:
     filesystem, inner = storage.resolve(stage.scratch("ray"))
     trainer = TorchTrainer(
         _rank,
-        train_loop_config={"job": job, "messages": messages, "threads": cluster.train_cpus},
+        train_loop_config={
+            "run_rank": run_rank, "job": job, "messages": messages, "threads": cluster.train_cpus
+        },
         torch_config=TorchConfig(
             backend="nccl" if gpus else "gloo", timeout_s=cluster.collective_seconds
         ),
@@ -323,7 +349,7 @@ def show(stage: Stage, message: Line | Evaluation | Note) -> None:
 
 def _rank(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
-    job, messages = config["job"], config["messages"]
+    run_rank, job, messages = config["run_rank"], config["job"], config["messages"]
     context = ray.train.get_context()
     threads = config["threads"] or max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size())
 
@@ -334,7 +360,6 @@ def _rank(config: dict[str, Any]) -> None:
         """Of any of the workers' nodes: Ray drains a node that its cloud is about to take back."""
         return ray.train.get_preemption_info() is not None
 
-    run_rank: Callable[..., Any] = pretrain_rank if isinstance(job, PretrainJob) else sft_rank
     try:
         run_rank(job, emit, threads, notice)
     except (UserError, MachineError) as error:
@@ -368,7 +393,7 @@ def _curve(stage: Stage) -> list[dict[str, float]]:
     return [json.loads(line) for line in storage.read_bytes(stage.path(CURVE)).decode().splitlines()]
 
 
-def _ends(stage: Stage, name: str) -> tuple[float, float] | tuple[None, None]:
+def ends(stage: Stage, name: str) -> tuple[float, float] | tuple[None, None]:
     """A metric's first and last value."""
     values = [point[name] for point in _curve(stage) if name in point]
     return (values[0], values[-1]) if values else (None, None)

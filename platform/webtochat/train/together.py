@@ -9,12 +9,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from webtochat.model.transformer import Transformer
+from webtochat.model.transformer import Decoder
 from webtochat.recipe import LoRA
 from webtochat.train.lora import adapt
 
 
-def spread(model: Transformer, *, shard: bool = False, compile: bool = False, recompute: bool = False) -> nn.Module:
+def spread(model: Decoder, *, shard: bool = False, compile: bool = False, recompute: bool = False) -> nn.Module:
     """The model, which is on its device, as the ranks train it: each with all of it (DistributedDataParallel), or with
     a share of every weight, gradient and moment, put together block by block where it is needed (FSDP2; Zhao et al.
     2023)."""
@@ -35,14 +35,14 @@ def spread(model: Transformer, *, shard: bool = False, compile: bool = False, re
     return model
 
 
-def gathered(model: Transformer, lora: LoRA | None) -> Transformer:
+def gathered(model: Decoder, lora: LoRA | None) -> Decoder:
     """The model with whole weights, on rank 0. Every rank calls it."""
     if not isinstance(model, FSDPModule):
         return model
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if dist.get_rank():
         return model
-    whole = Transformer(model.config)
+    whole = type(model)(model.config)
     if lora is not None:
         adapt(whole, lora, seed=0)
     whole.load_state_dict(weights)

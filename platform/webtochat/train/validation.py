@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from webtochat.tokens.batches import collate
+from webtochat.tokens.batches import Batch, collate
 from webtochat.tokens.shards import Split
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.tokens.windows import Window
@@ -49,36 +49,47 @@ def document_windows(split: Split, separator: int, pad: int, most_tokens: int) -
     return windows
 
 
-@torch.no_grad()
 def totals(
     model: nn.Module, windows: Sequence[Window], rows: int, device: torch.device, mask_documents: bool = True
 ) -> tuple[float, float, float]:
-    """(summed loss in nats, right guesses, targets) over all windows; ranks take turns. Leaves the model in eval mode.
+    """(summed loss in nats, right guesses, targets) over all windows; as `sums`."""
+
+    def columns(batch: Batch) -> list[Tensor]:
+        logits = model(batch.tokens_BT, batch.documents_BT if mask_documents else None).float()
+        losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets_BT.flatten(), reduction="none")
+        right = (logits.argmax(-1) == batch.targets_BT) * batch.weights_BT
+        return [losses.view_as(right) * batch.weights_BT, right, batch.weights_BT]
+
+    nats, right_guesses, targets_seen = sums(model, windows, rows, device, columns, 3)
+    return nats, right_guesses, targets_seen
+
+
+@torch.no_grad()
+def sums(
+    model: nn.Module, windows: Sequence[Window], rows: int, device: torch.device,
+    columns: Callable[[Batch], list[Tensor]], number: int,
+) -> list[float]:  # fmt: skip
+    """Of each of a `number` of columns, [B, T], the sum over all windows; ranks take turns. Leaves the model in eval
+    mode.
 
     Each window's sum is taken by itself and added in order, so the result is the same for any number of ranks.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     model.eval()
-    sums = torch.zeros(len(windows), 3, dtype=torch.float64)
+    found = torch.zeros(len(windows), number, dtype=torch.float64)
     mine = list(range(rank, len(windows), world))
     most = -(-len(windows) // world)  # as many calls on each rank: of a sharded model every call is everybody's
     for start in range(0, most, rows):
         numbers = mine[start : start + rows] or [0]
         batch = collate([windows[number] for number in numbers])
-        targets, weights = batch.targets_BT.to(device), batch.weights_BT.to(device)
-        documents = batch.documents_BT.to(device) if mask_documents else None
-        logits = model(batch.tokens_BT.to(device), documents).float()
-        losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(weights)
-        right = (logits.argmax(-1) == targets) * weights
-        columns = [(losses * weights).double().sum(1), right.double().sum(1), weights.double().sum(1)]
+        told = columns(Batch(**{name: each.to(device) for name, each in vars(batch).items()}))
         if mine[start:]:
-            sums[numbers] = torch.stack(columns, 1).cpu()
+            found[numbers] = torch.stack([each.double().sum(1) for each in told], 1).cpu()
     if world > 1:
-        gathered = sums.to(device)
+        gathered = found.to(device)
         dist.all_reduce(gathered)
-        sums = gathered.cpu()
-    nats, right_guesses, targets_seen = sums.sum(0).tolist()
-    return nats, right_guesses, targets_seen
+        found = gathered.cpu()
+    return found.sum(0).tolist()
 
 
 def target_bytes(windows: Sequence[Window], counts: np.ndarray) -> int:

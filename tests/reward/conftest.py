@@ -1,0 +1,1 @@
+from tests.inference.tiny import ray_here  # noqa: F401 (a fixture)
