@@ -15,6 +15,7 @@ from webtochat import recipe_file
 from webtochat.errors import UserError
 from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Interrogation
+from webtochat.recipe_operation import Operation
 from webtochat.recipe_pages import Crawl, Curate, Measure, Miniweb, Quality
 from webtochat.recipe_tools import Index, Tools
 
@@ -244,7 +245,7 @@ class Evaluate(Section):
     seed: int = 1
 
 
-class Serve(Section):
+class Serve(Operation):
     host: str = "127.0.0.1"
     port: int = 8000
     model_name: str | None = None
