@@ -126,6 +126,6 @@ class Traces:
             turn = self._turns.get()
             try:
                 self._tracking.trace(turn.whole(), turn.spans)
-            except Exception:  # noqa: BLE001 (whatever MLflow's store has, the next turn is told all the same)
+            except Exception:  # whatever MLflow's store has, the next turn is told all the same
                 self._metrics.dropped()
                 logging.getLogger("webtochat").exception("a trace was not written")

@@ -23,6 +23,10 @@ from serving.turn import TURN, Turn
 from webtochat.errors import UserError
 from webtochat.recipe_operation import Operation
 
+GONE = 499
+"""nginx's status for a client that did not wait for the answer."""
+CANCELLED = ("CancelledError", "RequestCancelledError")
+"""What ends a generation whose client has gone: ours, or what Serve raises where it saw it first."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HEALTH = ("/livez", "/healthz")
 """Whoever watches over the server asks for these by its address."""
@@ -247,12 +251,14 @@ class _Passage:
             self._turn.refusal = refusal.code
             await self._answer(refusal.status, refusal.body, refusal.headers)
         except asyncio.CancelledError:
-            self._turn.status = 499  # the client has gone
+            self._turn.status = GONE
             raise
         except Exception:
             self._turn.status = 500
             raise
         finally:
+            if self._turn.failure in CANCELLED and not self._turn.refusal:
+                self._turn.status = GONE
             self._door.end(self._turn, key)
 
     async def _post(self, key: api_keys.Key | None) -> None:

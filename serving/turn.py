@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from webtochat.tracking import Span
@@ -27,7 +28,9 @@ class Turn:
     """The key's name."""
     status: int = 0
     refusal: str | None = None
-    """The `code` of what was refused before anybody answered."""
+    """The `code` of what was refused before anybody answered, or took too long."""
+    failure: str | None = None
+    """What ended a generation before its end: a class of errors."""
     first_token: int = 0
     prompt_tokens: int = 0
     """Of all generations."""
@@ -46,8 +49,8 @@ class Turn:
 
     def whole(self) -> Span:
         """All of it, as the root of a trace."""
-        told = {name: getattr(self, name) for name in ("id", "key", "path", "status", "prompt_tokens", "completion_tokens")}
-        told["first_token_seconds"] = self.first_token_seconds
+        kept = ("id", "key", "path", "status", "prompt_tokens", "completion_tokens", "first_token_seconds")
+        told = {name: getattr(self, name) for name in kept}
         answered = [span.answered for span in self.spans if span.kind == "LLM" and span.answered is not None]
         return Span("turn", "AGENT", self.began, self.ended, told, self.asked, answered[-1] if answered else None)
 
@@ -55,11 +58,11 @@ class Turn:
         """For the access log."""
         first = self.first_token_seconds
         told = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.began / 1e9)) + f".{self.began // 10**6 % 1000:03}Z",
+            "time": datetime.fromtimestamp(self.began / 1e9, UTC).isoformat(timespec="milliseconds"),
             "id": self.id, "client": self.client, "key": self.key, "method": self.method, "path": self.path,
             "status": self.status, "seconds": round(self.seconds, 4), "refusal": self.refusal,
-            "first_token_seconds": None if first is None else round(first, 4), "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
+            "failure": self.failure, "first_token_seconds": first and round(first, 4),
+            "prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens,
             "tools": [[span.name, span.attributes["outcome"]] for span in self.spans if span.kind == "TOOL"],
         }  # fmt: skip
         if self.asked is not None:
@@ -77,7 +80,9 @@ def watched(chunks: AsyncIterator[dict[str, Any]], prompt_tokens: int) -> AsyncI
     return chunks if turn is None else _noted(chunks, prompt_tokens, turn)
 
 
-async def _noted(chunks: AsyncIterator[dict[str, Any]], prompt_tokens: int, turn: Turn) -> AsyncIterator[dict[str, Any]]:
+async def _noted(
+    chunks: AsyncIterator[dict[str, Any]], prompt_tokens: int, turn: Turn
+) -> AsyncIterator[dict[str, Any]]:
     span = Span("generation", "LLM", time.time_ns())
     turn.spans.append(span)
     texts: list[str] = []
@@ -90,6 +95,9 @@ async def _noted(chunks: AsyncIterator[dict[str, Any]], prompt_tokens: int, turn
             if turn.asked is not None:
                 texts += [choice.get("text") or "" for choice in chunk.get("choices", ())]
             yield chunk
+    except BaseException as error:
+        turn.failure = type(error).__name__
+        raise
     finally:
         told = usage or {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}
         for name in ("prompt_tokens", "completion_tokens"):

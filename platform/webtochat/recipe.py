@@ -15,7 +15,7 @@ from webtochat import recipe_file
 from webtochat.errors import UserError
 from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Interrogation
-from webtochat.recipe_operation import Operation
+from webtochat.recipe_operation import Generate, Operation
 from webtochat.recipe_pages import Crawl, Curate, Measure, Miniweb, Quality
 from webtochat.recipe_tools import Index, Tools
 
@@ -338,6 +338,7 @@ class Recipe(Section):
     """None: no such stage."""
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
+    generate: Generate = Generate()
     cluster: Cluster = Cluster()
 
     @field_validator("name")

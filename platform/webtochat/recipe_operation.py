@@ -1,4 +1,4 @@
-"""The parts of a recipe's `serve` that are about running it: who may ask, how much, and what is told of it."""
+"""The sections of a recipe about putting the model to work: running the server, and answering files of prompts."""
 
 from __future__ import annotations
 
@@ -45,3 +45,14 @@ class Operation(Section):
     """A newer model that is not up after so long is given up, and the old one stays."""
     drain_seconds: float = Field(60.0, gt=0)
     """What a replica that is replaced may take to end its answers."""
+
+
+class Generate(Section):
+    """Answering a file of prompts: jobs/generate.py."""
+
+    max_new_tokens: int = Field(256, ge=1)
+    temperature: float = Field(0.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int = 1
+    part_rows: int = Field(256, ge=1)
+    """Answered together and written together; a kill loses at most what is being answered."""
