@@ -28,7 +28,7 @@ BAD = [
     ({"messages": []}, "no messages"), ({"messages": "x"}, "no messages"),
     ({"messages": ["x"]}, "a message is not an object"),
     ({"messages": [{"role": "wizard", "content": "x"}]}, "unknown role"),
-    ({"prompt": "a b " * 300}, "longer than the model's context"), ({"prompt": "\ud800"}, "half a character"),
+    ({"prompt": "a b " * 300}, "longer than the model's context"), ({"prompt": "\ud800"}, "not UTF-8 text"),
 ]  # fmt: skip
 words = cache(tiny.tokenizer)
 

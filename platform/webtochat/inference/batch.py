@@ -88,8 +88,6 @@ def answer(
     for place, row in enumerate(rows):
         try:
             prompts[place] = ids_of(row, asking)
-        except UnicodeError:
-            told[place]["error"] = "half a character"
         except ValueError as error:
             told[place]["error"] = str(error)
     section = asking.section
