@@ -266,6 +266,7 @@ def join(recipe: Any) -> None:
 
     options: dict[str, Any] = {"address": address} if address else {
         "num_cpus": recipe.cluster.cpus or max(4, os.cpu_count() or 1), "include_dashboard": False, "address": "local",
+        "_metrics_export_port": recipe.cluster.metrics_port,
     }  # fmt: skip
     modules = [str(ROOT / "platform" / "webtochat"), str(ROOT / "serving")]
     modules += [str(path.parent) for path in sorted((ROOT / "recipes").glob("*/__init__.py"))]

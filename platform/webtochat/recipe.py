@@ -300,6 +300,8 @@ class Cluster(Section):
     engine_gpus: int | None = None
     kv_cache_gib: float = 1.0
     """vLLM's cache on CPU."""
+    metrics_port: int | None = None
+    """Where a Ray started here serves its metrics and the server's for Prometheus; by default any free port."""
     endpoint_requests: int = Field(8, ge=1)
     """To knowledge.endpoint at once."""
     endpoint_seconds: float = Field(60.0, gt=0)
