@@ -38,12 +38,13 @@ def main() -> None:
 
 
 def check(chosen: Recipe) -> None:
-    """What would fail only after half a minute: no model, a port in use."""
+    """What would fail only after half a minute: no model, no key, nowhere to write traces, a port in use."""
     from serving import keys
     from serving.app import newest_model
     from serving.gate import LOOPBACK
 
     from webtochat.errors import UserError
+    from webtochat.tracking import Tracking
 
     newest_model(chosen)
     if chosen.serve.keys is not None:
@@ -54,6 +55,8 @@ def check(chosen: Recipe) -> None:
             f"serve.host={chosen.serve.host} would be open to others, and there are no API keys: without keys it "
             "listens on loopback only; make one with jobs/keys.py and name their file as serve.keys"
         )
+    if chosen.serve.traces:
+        _ = Tracking(chosen.workspace, chosen.workspace, chosen.name).uri
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

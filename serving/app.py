@@ -18,6 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from serving.accounts import Place
 from serving.assistant import Assistant, Settings
 from serving.gate import LOOPBACK
+from serving.keys import VARIABLE
 from serving.model import ModelServer, engine_options
 from webtochat import artifact, recipe, storage
 from webtochat.artifact import Artifact
@@ -79,17 +80,24 @@ def model(chosen: Recipe, found: Artifact) -> Application:
 def assistant(chosen: Recipe, found: Artifact, model: Application | DeploymentHandle) -> Application:
     """`model`: in the same application, or running in one of its own. A new replica is up before an old one goes, and
     this one ends its answers first."""
-    workspace = chosen.workspace if storage.is_remote(chosen.workspace) else os.path.abspath(chosen.workspace)
+    section = chosen.serve
+    if section.keys and not section.keys.startswith(VARIABLE):
+        section = section.model_copy(update={"keys": absolute(section.keys)})
     settings = Settings(
         name=name_of(chosen), created=found.manifest.created, stage=found.stage, temperature=chosen.serve.temperature,
         system_prompt=chosen.serve.system_prompt, max_model_length=chosen.serve.max_model_length,
-        place=Place(chosen.serve, chosen.serve.host in LOOPBACK, workspace, chosen.name),
+        place=Place(section, section.host in LOOPBACK, absolute(chosen.workspace), chosen.name),
     )  # fmt: skip
     return serve.deployment(
         Assistant, name="assistant", max_ongoing_requests=MAX_ONGOING, ray_actor_options={"num_cpus": 0},
         max_surge_percent=100, graceful_shutdown_timeout_s=chosen.serve.drain_seconds,
         graceful_shutdown_wait_loop_s=WAIT_SECONDS,
     ).bind(model, ModelPath.of(found), settings)  # fmt: skip
+
+
+def absolute(path: str) -> str:
+    """As replicas find it, wherever they run."""
+    return path if storage.is_remote(path) else os.path.abspath(path)
 
 
 def name_of(chosen: Recipe) -> str:

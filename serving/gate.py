@@ -83,14 +83,14 @@ class Door:
 
     def host(self, headers: Headers) -> None:
         """Raises Refusal where a browser was led here by another's name."""
-        names = (*LOOPBACK, *self.section.hosts)
+        names = [*LOOPBACK, *map(str.lower, self.section.hosts)]
         if (self.loopback or self.section.hosts) and name_of(headers.get("host", "")) not in names:
             raise Refusal(421, "this server is not reached by that name: add it to serve.hosts", "host_not_allowed")
 
     def origin(self, headers: Headers) -> str | None:
         """Of the page whose script asks, where it is another than ours. Raises Refusal where that is not allowed."""
         origin = headers.get("origin")
-        if origin is None or urlsplit(origin).netloc == headers.get("host", ""):
+        if origin is None or origin.partition("://")[2] == headers.get("host", ""):
             return None
         if origin not in self.section.origins:
             raise Refusal(403, "pages from elsewhere may not call this server (serve.origins)", "origin_not_allowed")

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tests.curate import test_report
 from tests.serving import fake
 from tests.serving.test_serving import ask, free_port, post
 
 from webtochat.artifact import Artifact
 from webtochat.recipe import Recipe
+
+browser = test_report.browser
 
 
 class Here(NamedTuple):
@@ -106,6 +109,24 @@ def test_it_is_alive_and_ready(here: Here) -> None:
     assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
     status, text = here.chat()
     assert status == 200 and text.count('"content": "first "') == 5 and text.endswith("data: [DONE]\n\n")
+
+
+def test_the_page_asks_for_the_key_and_keeps_it_in_its_tab(here: Here, browser: test_report.Browser) -> None:
+    browser("Page.navigate", url=f"http://127.0.0.1:{here.port}/")
+    browser.until("document.querySelector('#model').textContent === 'needs a key'")
+
+    def typed(key: str) -> None:
+        browser.run(f"key.value = '{key}', key.dispatchEvent(new Event('change'))")
+
+    assert browser.run("!key.hidden && send.disabled")
+    typed("wtc-wrong")
+    browser.until("sessionStorage.getItem('key') === 'wtc-wrong' && !key.hidden")
+    typed(here.key)
+    browser.until("document.querySelector('#model').textContent === 'tiny' && key.hidden")
+    browser.run("text.value = 'Hi', form.requestSubmit()")
+    browser.until("document.querySelector('.assistant')?.textContent.startsWith('first first')")
+    browser.run("running.abort()")
+    assert browser.run("localStorage.length === 0 && document.cookie === ''")
 
 
 @pytest.mark.parametrize("stream", [True, False])
