@@ -85,15 +85,15 @@ async def _noted(
 ) -> AsyncIterator[dict[str, Any]]:
     span = Span("generation", "LLM", time.time_ns())
     turn.spans.append(span)
-    texts: list[str] = []
+    texts: dict[int, str] = {}
     tokens, usage = 0, None
     try:
         async for chunk in chunks:
             turn.first_token = turn.first_token or time.time_ns()
             usage = chunk.get("usage") or usage
             tokens += len(chunk.get("choices", ()))
-            if turn.asked is not None:
-                texts += [choice.get("text") or "" for choice in chunk.get("choices", ())]
+            for choice in chunk.get("choices", ()) if turn.asked is not None else ():
+                texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]
             yield chunk
     except BaseException as error:
         turn.failure = type(error).__name__
@@ -103,12 +103,13 @@ async def _noted(
         for name in ("prompt_tokens", "completion_tokens"):
             span.attributes[name] = told[name]
             setattr(turn, name, getattr(turn, name) + told[name])
-        span.answered = "".join(texts) if turn.asked is not None else None
+        span.answered = "\n".join(texts.values()) if turn.asked is not None else None
         span.ended = time.time_ns()
 
 
 def called(tool: str, outcome: Outcome, began: int, asked: str = "", answered: str = "") -> None:
-    """Notes a call of a tool that has ended. `began`: time.time_ns() when it did."""
+    """Notes a call of a tool that has ended, in the task of the request that it is for (or a copy of its context).
+    `began`: time.time_ns() when it did."""
     turn = TURN.get()
     if turn is not None:
         texts = (asked, answered) if turn.asked is not None else (None, None)
