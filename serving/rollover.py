@@ -30,23 +30,18 @@ def deploy(chosen: Recipe, found: Artifact) -> None:
     before is still served."""
     name = model_application(found)
     try:
-        run(app.model(chosen, found), name, None, chosen.serve.start_seconds)
+        _run(app.model(chosen, found), name, None, chosen.serve.start_seconds)
         handle = serve.get_app_handle(name)
-        run(app.assistant(chosen, found, handle), ASSISTANT, "/", chosen.serve.start_seconds)
+        _run(app.assistant(chosen, found, handle), ASSISTANT, "/", chosen.serve.start_seconds)
     except MachineError:
         serve.delete(name)
         raise
-    delete_others(name)
-
-
-def delete_others(name: str) -> None:
-    """Deletes the applications of other models than this one."""
     for other in serve.status().applications:
         if other not in (name, ASSISTANT):
             serve.delete(other)
 
 
-def run(application: serve.Application, name: str, route: str | None, seconds: float) -> None:
+def _run(application: serve.Application, name: str, route: str | None, seconds: float) -> None:
     """Returns once it is up, and nothing of what it replaces is left: that is what Serve calls running."""
     target = serve.RunTarget(application, name=name, route_prefix=route)
     serve.run_many([target], wait_for_applications_running=False)

@@ -20,9 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class FakeModel:
-    """Writes `words` words of a prompt's answer, `seconds` apart."""
+    """Writes `words` words of a prompt's answer, `seconds` apart. A `broken` one does not start."""
 
-    def __init__(self, name: str = "fake", words: int = 5, seconds: float = 0.05):
+    def __init__(self, name: str, words: int = 200, seconds: float = 0.05, broken: bool = False):
+        if broken:
+            raise ValueError("no such weights")
         self._name, self._words, self._seconds = name, words, seconds
         self._running = 0
 

@@ -21,6 +21,7 @@ from tests.serving import fake
 from tests.serving.test_serving import ask, free_port, post
 
 from webtochat.artifact import Artifact
+from webtochat.errors import MachineError
 from webtochat.recipe import Recipe
 
 browser = test_report.browser
@@ -44,16 +45,17 @@ class Here(NamedTuple):
         fields = [f"{name}: {value}\r\n" for name, value in {"Host": "127.0.0.1", **self.headers}.items()]
         return "POST /v1/chat/completions HTTP/1.1\r\n" + "".join(fields)
 
-    def deploy(self, **options: Any) -> None:
+    def deploy(self, name: str, seconds: float = 60, **options: Any) -> None:
         """Another model in the place of the one that is served."""
-        from ray import serve
         from serving import app, rollover
 
-        name = f"model-{options['name']}"
-        target = fake.deployment(**options)
-        rollover.run(target, name, None, 60)
-        rollover.run(app.assistant(self.recipe, self.found, serve.get_app_handle(name)), rollover.ASSISTANT, "/", 60)
-        rollover.delete_others(name)
+        manifest = self.found.manifest.model_copy(update={"content_hash": name})
+        section = self.recipe.serve.model_copy(update={"start_seconds": seconds})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(app, "model", lambda *_: fake.deployment(name=name, **options))
+            rollover.deploy(
+                self.recipe.model_copy(update={"serve": section}), Artifact(self.found.directory, manifest)
+            )  # fmt: skip
 
     def model(self) -> Any:
         from ray import serve
@@ -88,7 +90,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     with fake.ray_serve(port):
         logs = Path(ray._private.worker._global_node.get_logs_dir_path())
         held = Here(port, root, chosen, found, text, logs)
-        held.deploy(name="first", words=200)
+        held.deploy("first")
         yield held
 
 
@@ -218,13 +220,21 @@ def test_a_killed_replica_costs_its_running_requests_alone(here: Here) -> None:
 def test_a_newer_model_replaces_an_older_one_without_a_failed_request(here: Here) -> None:
     with Load(here, 6, 20) as load:
         until(lambda: len(load.answers) >= 6)
-        here.deploy(name="second", words=200)
+        here.deploy("second")
         after = len(load.answers)
         until(lambda: len(load.answers) >= after + 12)
     assert all(status == 200 and '"error"' not in text and text.endswith("[DONE]\n\n") for status, text in load.answers)
     said = ["first " in text for _, text in load.answers], ["second " in text for _, text in load.answers]
     assert any(said[0]) and any(said[1]) and not any(map(all, zip(*said, strict=True)))
     assert not any(said[0][after:])
+
+
+def test_a_model_that_does_not_start_leaves_the_old_one(here: Here) -> None:
+    from ray import serve
+
+    with pytest.raises(MachineError, match="model-third"):
+        here.deploy("third", seconds=4, broken=True)
+    assert "second " in here.chat()[1] and set(serve.status().applications) == {"webtochat", "model-second"}
 
 
 def test_metrics_for_prometheus(here: Here) -> None:
