@@ -26,16 +26,16 @@ def model_application(found: Artifact) -> str:
 
 
 def deploy(chosen: Recipe, found: Artifact) -> None:
-    """Serves a model, in the place of any other. Raises MachineError where it does not come up; then what was served
-    before is still served."""
+    """Serves a model, in the place of any other. Raises MachineError where it or its assistant does not come up; then
+    what was served before is still served."""
     name = model_application(found)
     try:
         _run(app.model(chosen, found), name, None, chosen.serve.start_seconds)
-        handle = serve.get_app_handle(name)
-        _run(app.assistant(chosen, found, handle), ASSISTANT, "/", chosen.serve.start_seconds)
     except MachineError:
         serve.delete(name)
         raise
+    assistant = app.assistant(chosen, found, serve.get_app_handle(name))
+    _run(assistant, ASSISTANT, "/", chosen.serve.start_seconds + chosen.serve.drain_seconds)
     for other in serve.status().applications:
         if other not in (name, ASSISTANT):
             serve.delete(other)
@@ -50,8 +50,8 @@ def _run(application: serve.Application, name: str, route: str | None, seconds: 
         found = serve.status().applications[name]
         if found.status == ApplicationStatus.RUNNING:
             return
-        if found.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-            raise MachineError(f"{name} does not start: {found.message or found.status}")
+        if found.status == ApplicationStatus.DEPLOY_FAILED:
+            raise MachineError(f"{name} does not start: {found.message}")
         if time.monotonic() > end:
             raise MachineError(f"{name} is not up after {seconds:g} s: is there room for it beside the other model?")
         time.sleep(LOOK_SECONDS)
