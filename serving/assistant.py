@@ -65,7 +65,7 @@ class Settings:
     temperature: float
     system_prompt: str | None
     max_model_length: int | None
-    place: Place
+    place: Place | None = None
 
 
 api = FastAPI(title="webtochat", docs_url=None, redoc_url=None)
@@ -235,7 +235,7 @@ class Assistant:
         if asked["temperature"] == 0 and (request.n or 1) > 1:
             raise ApiError(400, "n must be 1 where the temperature is 0: every answer would be the same", param="n")
         chunks: Any = self._model.complete.remote(asked)
-        return watched(aiter(chunks), sum(lengths))
+        return watched(aiter(chunks), prompt)
 
     async def _chat_events(
         self, head: dict[str, Any], chunks: AsyncIterator[dict[str, Any]], request: ChatRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -73,11 +73,14 @@ class Turn:
 TURN: ContextVar[Turn | None] = ContextVar("turn", default=None)
 
 
-def watched(chunks: AsyncIterator[dict[str, Any]], prompt_tokens: int) -> AsyncIterator[dict[str, Any]]:
-    """The chunks of a generation as they come, noted in the turn. Until the model tells its count of tokens a chunk
-    counts as one: a client that leaves just before the end has had them."""
+def watched(
+    chunks: AsyncIterator[dict[str, Any]], prompt: Sequence[int] | Sequence[Sequence[int]]
+) -> AsyncIterator[dict[str, Any]]:
+    """The chunks of a generation as they come, noted in the turn. `prompt`: ids, one list or several. Until the model
+    tells its count of tokens a chunk counts as one: a client that leaves just before the end has had them."""
     turn = TURN.get()
-    return chunks if turn is None else _noted(chunks, prompt_tokens, turn)
+    read = sum(1 if isinstance(each, int) else len(each) for each in prompt)
+    return chunks if turn is None else _noted(chunks, read, turn)
 
 
 async def _noted(
@@ -109,7 +112,7 @@ async def _noted(
 
 def called(tool: str, outcome: Outcome, began: int, asked: str = "", answered: str = "") -> None:
     """Notes a call of a tool that has ended, in the task of the request that it is for (or a copy of its context).
-    `began`: time.time_ns() when it did."""
+    `tool`: one that there is, as metrics count by it. `began`: time.time_ns() when it did."""
     turn = TURN.get()
     if turn is not None:
         texts = (asked, answered) if turn.asked is not None else (None, None)

@@ -44,7 +44,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     asked = json.loads(body or b"{}")
     if asked.get("fail"):
         raise RuntimeError("broken")
-    chunks = watched(model(["a", "b", "c"], asked.get("seconds", 0.0)), 7)
+    chunks = watched(model(["a", "b", "c"], asked.get("seconds", 0.0)), [1] * 7)
     if asked.get("tool"):
         called(asked["tool"], "ok", 1)
     if asked.get("stream"):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from tests.curate import test_report
-from tests.serving import fake
+from tests.serving import slow_model
 from tests.serving.test_serving import ask, free_port, post
 
 from webtochat.artifact import Artifact
@@ -52,7 +52,7 @@ class Here(NamedTuple):
         manifest = self.found.manifest.model_copy(update={"content_hash": name})
         section = self.recipe.serve.model_copy(update={"start_seconds": seconds})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(app, "model", lambda *_: fake.deployment(name=name, **options))
+            patch.setattr(app, "model", lambda *_: slow_model.deployment(name=name, **options))
             rollover.deploy(
                 self.recipe.model_copy(update={"serve": section}), Artifact(self.found.directory, manifest)
             )  # fmt: skip
@@ -84,10 +84,10 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     root, port = tmp_path_factory.mktemp("operation"), free_port()
     text, key = keys.made("ann")
     keys.write(str(root / "keys.jsonl"), [key])
-    chosen, found = fake.loaded(
+    chosen, found = slow_model.loaded(
         root, keys=str(root / "keys.jsonl"), traces=True, drain_seconds=20, limits={"requests": 40}
     )
-    with fake.ray_serve(port):
+    with slow_model.ray_serve(port):
         logs = Path(ray._private.worker._global_node.get_logs_dir_path())
         held = Here(port, root, chosen, found, text, logs)
         held.deploy("first")

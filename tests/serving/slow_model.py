@@ -19,7 +19,7 @@ from webtochat.recipe import Recipe
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class FakeModel:
+class SlowModel:
     """Writes `words` words of a prompt's answer, `seconds` apart. A `broken` one does not start."""
 
     def __init__(self, name: str, words: int = 200, seconds: float = 0.05, broken: bool = False):
@@ -54,7 +54,7 @@ class FakeModel:
 
 def deployment(**options: Any) -> Any:
     return serve.deployment(
-        FakeModel, name="model", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}, health_check_period_s=1,
+        SlowModel, name="model", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}, health_check_period_s=1,
         max_surge_percent=100, graceful_shutdown_timeout_s=30, graceful_shutdown_wait_loop_s=0.5,
     ).bind(**options)  # fmt: skip
 
