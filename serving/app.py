@@ -13,8 +13,12 @@ from pathlib import Path
 import ray
 from ray import serve
 from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
 
+from serving.accounts import Place
 from serving.assistant import Assistant, Settings
+from serving.gate import LOOPBACK
+from serving.keys import VARIABLE
 from serving.model import ModelServer, engine_options
 from webtochat import artifact, recipe, storage
 from webtochat.artifact import Artifact
@@ -25,6 +29,8 @@ from webtochat.recipe import Recipe
 STAGES = ("knowledge", "sft", "pretrain")
 """Whose model is served: the first that is committed."""
 MAX_ONGOING = 1000
+WAIT_SECONDS = 0.5
+"""How often a replica that is to go looks whether its answers have ended."""
 
 
 def build(args: dict[str, str]) -> Application:
@@ -58,18 +64,42 @@ def newest_model(chosen: Recipe) -> Artifact:
 def application(chosen: Recipe) -> Application:
     """The application for a recipe's newest model. Asks the running cluster whether it has GPUs."""
     found = newest_model(chosen)
-    model, name = ModelPath.of(found), chosen.serve.model_name or chosen.name
+    return assistant(chosen, found, model(chosen, found))
+
+
+def model(chosen: Recipe, found: Artifact) -> Application:
     gpus = gpus_per_engine(chosen.cluster.engine_gpus)
     options = engine_options(gpus, chosen.serve.max_model_length, chosen.cluster.kv_cache_gib)
-    server = serve.deployment(
+    return serve.deployment(
         ModelServer, name="model", num_replicas=chosen.cluster.engines, max_ongoing_requests=MAX_ONGOING,
-        ray_actor_options={"num_cpus": 1}, health_check_period_s=10, graceful_shutdown_timeout_s=5,
-    ).bind(model, name, options, gpus)  # fmt: skip
+        ray_actor_options={"num_cpus": 1}, health_check_period_s=10, max_surge_percent=100,
+        graceful_shutdown_timeout_s=chosen.serve.drain_seconds, graceful_shutdown_wait_loop_s=WAIT_SECONDS,
+    ).bind(ModelPath.of(found), name_of(chosen), options, gpus)  # fmt: skip
+
+
+def assistant(chosen: Recipe, found: Artifact, model: Application | DeploymentHandle) -> Application:
+    """`model`: in the same application, or running in one of its own. A new replica is up before an old one goes, and
+    this one ends its answers first."""
+    section = chosen.serve
+    if section.keys and not section.keys.startswith(VARIABLE):
+        section = section.model_copy(update={"keys": absolute(section.keys)})
     settings = Settings(
-        name=name, created=found.manifest.created, stage=found.stage, temperature=chosen.serve.temperature,
+        name=name_of(chosen), created=found.manifest.created, stage=found.stage, temperature=chosen.serve.temperature,
         system_prompt=chosen.serve.system_prompt, max_model_length=chosen.serve.max_model_length,
+        place=Place(section, section.host in LOOPBACK, absolute(chosen.workspace), chosen.name),
     )  # fmt: skip
     return serve.deployment(
         Assistant, name="assistant", max_ongoing_requests=MAX_ONGOING, ray_actor_options={"num_cpus": 0},
-        graceful_shutdown_timeout_s=5,
-    ).bind(server, model, settings)  # fmt: skip
+        max_surge_percent=100, graceful_shutdown_timeout_s=chosen.serve.drain_seconds,
+        graceful_shutdown_wait_loop_s=WAIT_SECONDS,
+    ).bind(model, ModelPath.of(found), settings)  # fmt: skip
+
+
+def absolute(path: str) -> str:
+    """As replicas find it, wherever they run."""
+    return path if storage.is_remote(path) else os.path.abspath(path)
+
+
+def name_of(chosen: Recipe) -> str:
+    """In the API."""
+    return chosen.serve.model_name or chosen.name

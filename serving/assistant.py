@@ -7,6 +7,7 @@ where it is defined, so what its methods call must stand above it or be imported
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import calendar
 import hashlib
@@ -25,14 +26,18 @@ from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from serving.accounts import Place, door_of
+from serving.gate import Gate
 from serving.protocol import ApiError, ChatRequest, CompletionRequest, Sampling, chat_chunk, error_body
 from serving.stream import collected, event_stream, started, usage_of
+from serving.turn import watched
 from webtochat.inference.actors import ModelPath
 from webtochat.inference.engine import positions
 from webtochat.tokens.chat import render
 from webtochat.tokens.tokenizer import Tokenizer
 
 PAGE = Path(__file__).with_name("page.html")
+HEALTH_SECONDS = 2.0
 
 
 def page_headers(page: str) -> dict[str, str]:
@@ -60,9 +65,11 @@ class Settings:
     temperature: float
     system_prompt: str | None
     max_model_length: int | None
+    place: Place | None = None
 
 
 api = FastAPI(title="webtochat", docs_url=None, redoc_url=None)
+api.add_middleware(Gate, door=lambda: serve.get_replica_context().servable_object.door)
 
 
 @api.exception_handler(ApiError)
@@ -95,6 +102,7 @@ async def broken(_: Request, error: Exception) -> JSONResponse:
 class Assistant:
     def __init__(self, model: DeploymentHandle, path: ModelPath, settings: Settings):
         directory = path.local()
+        self.door = door_of(settings.place)
         self._model = model.options(stream=True)
         self._settings = settings
         self._tokenizer = Tokenizer.load(directory)
@@ -111,9 +119,19 @@ class Assistant:
     async def page(self) -> HTMLResponse:
         return HTMLResponse(self._page, headers=self._page_headers)
 
-    @api.get("/healthz")
-    async def healthz(self) -> dict[str, str]:
+    @api.get("/livez")
+    async def livez(self) -> dict[str, str]:
         return {"status": "ok"}
+
+    @api.get("/healthz")
+    async def healthz(self) -> JSONResponse:
+        """Whether the model can be asked."""
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS):
+                await self._model.options(stream=False).check_health.remote()
+        except Exception as error:  # noqa: BLE001 (whatever it is, the model does not answer)
+            return JSONResponse({"status": "the model does not answer", "why": type(error).__name__}, 503)
+        return JSONResponse({"status": "ok"})
 
     @api.get("/v1/models")
     async def models(self) -> dict[str, Any]:
@@ -217,7 +235,7 @@ class Assistant:
         if asked["temperature"] == 0 and (request.n or 1) > 1:
             raise ApiError(400, "n must be 1 where the temperature is 0: every answer would be the same", param="n")
         chunks: Any = self._model.complete.remote(asked)
-        return aiter(chunks)
+        return watched(aiter(chunks), prompt)
 
     async def _chat_events(
         self, head: dict[str, Any], chunks: AsyncIterator[dict[str, Any]], request: ChatRequest

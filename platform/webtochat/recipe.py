@@ -15,6 +15,7 @@ from webtochat import recipe_file
 from webtochat.errors import UserError
 from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Interrogation
+from webtochat.recipe_operation import Generate, Operation
 from webtochat.recipe_pages import Crawl, Curate, Measure, Miniweb, Quality
 from webtochat.recipe_tools import Index, Tools
 
@@ -288,7 +289,7 @@ class Evaluate(Section):
     seed: int = 1
 
 
-class Serve(Section):
+class Serve(Operation):
     host: str = "127.0.0.1"
     port: int = 8000
     model_name: str | None = None
@@ -343,6 +344,8 @@ class Cluster(Section):
     engine_gpus: int | None = None
     kv_cache_gib: float = 1.0
     """vLLM's cache on CPU."""
+    metrics_port: int | None = None
+    """Where a Ray started here serves its metrics and the server's for Prometheus; by default any free port."""
     endpoint_requests: int = Field(8, ge=1)
     """To knowledge.endpoint at once."""
     endpoint_seconds: float = Field(60.0, gt=0)
@@ -383,6 +386,7 @@ class Recipe(Section):
     """Likewise."""
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
+    generate: Generate = Generate()
     cluster: Cluster = Cluster()
 
     @field_validator("name")
