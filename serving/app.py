@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import serve
@@ -16,15 +17,18 @@ from ray.serve import Application
 
 from serving.assistant import Assistant, Settings
 from serving.model import ModelServer, engine_options
+from serving.tools import ToolServer, offered
 from webtochat import artifact, recipe, storage
 from webtochat.artifact import Artifact
 from webtochat.errors import UserError
 from webtochat.inference.actors import ModelPath, gpus_per_engine
-from webtochat.recipe import Recipe
+from webtochat.recipe import Cluster, Recipe
 
 STAGES = ("knowledge", "sft", "pretrain")
 """Whose model is served: the first that is committed."""
 MAX_ONGOING = 1000
+UPSCALE_SECONDS = 5
+"""Of more requests than the engines are for, before another is started."""
 
 
 def build(args: dict[str, str]) -> Application:
@@ -55,6 +59,12 @@ def newest_model(chosen: Recipe) -> Artifact:
     raise UserError(f"no model in {directory}: run jobs/pipeline.py first (make demo)")
 
 
+def taught(chosen: Recipe) -> bool:
+    """Whether the model that is served was shown tools."""
+    tuned = artifact.find(storage.join(chosen.workspace, chosen.name, "sft"))
+    return tuned is not None and "demonstrations" in tuned.manifest.inputs
+
+
 def application(chosen: Recipe) -> Application:
     """The application for a recipe's newest model. Asks the running cluster whether it has GPUs."""
     found = newest_model(chosen)
@@ -62,14 +72,33 @@ def application(chosen: Recipe) -> Application:
     gpus = gpus_per_engine(chosen.cluster.engine_gpus)
     options = engine_options(gpus, chosen.serve.max_model_length, chosen.cluster.kv_cache_gib)
     server = serve.deployment(
-        ModelServer, name="model", num_replicas=chosen.cluster.engines, max_ongoing_requests=MAX_ONGOING,
+        ModelServer, name="model", **replicas(chosen.cluster), max_ongoing_requests=MAX_ONGOING,
         ray_actor_options={"num_cpus": 1}, health_check_period_s=10, graceful_shutdown_timeout_s=5,
     ).bind(model, name, options, gpus)  # fmt: skip
+    section, index, functions = offered(chosen)
+    tools = serve.deployment(
+        ToolServer, name="tools", num_replicas=chosen.cluster.tool_replicas, ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=chosen.cluster.tool_threads, graceful_shutdown_timeout_s=5,
+    ).bind(section, index, chosen.cluster.tool_threads) if functions else None  # fmt: skip
     settings = Settings(
         name=name, created=found.manifest.created, stage=found.stage, temperature=chosen.serve.temperature,
-        system_prompt=chosen.serve.system_prompt, max_model_length=chosen.serve.max_model_length,
+        system_prompt=chosen.serve.system_prompt, max_model_length=chosen.serve.max_model_length, limits=section,
+        tools=tuple(functions), taught=taught(chosen),
     )  # fmt: skip
     return serve.deployment(
         Assistant, name="assistant", max_ongoing_requests=MAX_ONGOING, ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=5,
-    ).bind(server, model, settings)  # fmt: skip
+    ).bind(server, tools, model, settings)  # fmt: skip
+
+
+def replicas(cluster: Cluster) -> dict[str, Any]:
+    """How many engines there are, as Serve takes it."""
+    if isinstance(cluster.engines, int):
+        return {"num_replicas": cluster.engines}
+    fewest, most = cluster.engines
+    return {
+        "autoscaling_config": {
+            "min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": cluster.engine_requests,
+            "downscale_delay_s": cluster.engine_idle_seconds, "upscale_delay_s": UPSCALE_SECONDS,
+        }
+    }  # fmt: skip

@@ -1,0 +1,117 @@
+"""The assistant without Ray and vLLM: its routes over HTTP, an engine that writes what it is told, the real tools."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import openai
+import pytest
+import uvicorn
+from serving.assistant import Assistant, Settings, api
+from serving.protocol import Function
+from tests.agent.test_agent import written
+from tests.inference import tiny
+
+from webtochat.model import export
+from webtochat.recipe_tools import Tools
+from webtochat.tokens.tokenizer import Tokenizer
+from webtochat.tools import tool
+from webtochat.tools.tool import Tool, ToolResult
+
+LIMITS = Tools(max_rounds=3, call_seconds=5)
+
+
+class Engine:
+    """Takes the place of the handle of `ModelServer`. `texts`: what it writes, a text for each request, with markers as
+    they are written; or a function of the request. One id a chunk."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.texts: list[str] | Callable[[dict[str, Any]], str] = []
+        self.asked: list[dict[str, Any]] = []
+        self.pause = 0.0
+        self.complete = SimpleNamespace(remote=self._complete)
+
+    def options(self, **_: Any) -> Engine:
+        return self
+
+    def told(self, *texts: str) -> None:
+        self.texts, self.asked = list(texts), []
+
+    async def _complete(self, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        self.asked.append(asked)
+        text = self.texts.pop(0) if isinstance(self.texts, list) else self.texts(asked)
+        if text == "refused":
+            yield {"error": {"message": "the grammar is none", "type": "BadRequestError", "param": None, "code": 400}}
+            return
+        ids, stops = written(self.tokenizer, text), set(asked["stop_token_ids"])
+        for place, token in enumerate(ids):
+            await asyncio.sleep(self.pause)
+            if text == "broken" and place:
+                raise RuntimeError("the engine is gone")
+            said = self.tokenizer.decode(ids[: place + 1])
+            cut = next((stop for stop in asked["stop"] if stop in said), None)
+            reason = "stop" if token in stops or cut else "length" if place + 1 == asked["max_tokens"] else None
+            logprobs = None
+            if asked.get("logprobs") is not None:
+                tops = {f"token_id:{token}": -0.5} | {f"token_id:{other}": -1.0 - other for other in range(2)}
+                logprobs = {"tokens": [f"token_id:{token}"], "token_logprobs": [-0.5], "top_logprobs": [tops]}
+            choice = {"index": 0, "text": "", "token_ids": [token], "logprobs": logprobs, "finish_reason": reason}
+            yield {"choices": [choice]}
+            if reason:
+                break
+        yield {"choices": [], "usage": {}}
+
+
+class Box:
+    """Takes the place of the handle of `ToolServer`."""
+
+    def __init__(self, tools: list[Tool]):
+        self.tools, self.called = tools, list[tuple[str, dict[str, Any]]]()
+        self.call = SimpleNamespace(remote=self._call)
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
+        self.called.append((name, arguments))
+        return await asyncio.to_thread(tool.call, self.tools, name, arguments, LIMITS)
+
+    @property
+    def functions(self) -> tuple[Function, ...]:
+        return tuple(
+            Function(name=each.name, description=each.description, parameters=each.parameters) for each in self.tools
+        )
+
+
+class Served:
+    def __init__(self, port: int, engine: Engine, box: Box):
+        self.port, self.engine, self.box = port, engine, box
+        self.client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0, timeout=30)
+
+
+@contextmanager
+def served(root: Path, tools: list[Tool], patch: pytest.MonkeyPatch, words: Tokenizer | None = None) -> Iterator[Served]:
+    words = words or tiny.tokenizer()
+    export.export(tiny.transformer(words, seed=1), words, str(root / "model"))
+    engine, box = Engine(words), Box(tools)
+    settings = Settings(
+        name="fake", created="2026-01-01T00:00:00Z", stage="sft", temperature=0.7, system_prompt=None,
+        max_model_length=2000, limits=LIMITS, tools=box.functions, taught=True,
+    )  # fmt: skip
+    assistant: Any = Assistant.__mro__[1](engine, box, SimpleNamespace(local=lambda: str(root / "model")), settings)
+    patch.setattr("ray.serve.get_replica_context", lambda: SimpleNamespace(servable_object=assistant))
+    server = uvicorn.Server(uvicorn.Config(api, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield Served(server.servers[0].sockets[0].getsockname()[1], engine, box)
+    finally:
+        server.should_exit = True
+        thread.join(10)
