@@ -17,7 +17,7 @@ from webtochat.tokens.chat import Reader, marker
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.tools.tool import Source, ToolResult
 
-CITED = re.compile(r"\[(\d{1,2})\]|https?://[^\s<>()\[\]]+")
+CITED = re.compile(r"(\[\d{1,2}\])|https?://[^\s<>()\[\]]+")
 Chunk = dict[str, Any]
 Generate = Callable[[dict[str, Any]], AsyncIterator[Chunk]]
 """A request of vLLM's CompletionRequest to its chunks (`ModelServer.complete`)."""
@@ -250,14 +250,11 @@ def cited(text: str, begin: int, found: Sequence[tuple[Source, ...]]) -> list[Ci
         return []
     citations = []
     for match in CITED.finditer(text, begin):
-        if match[1]:
-            number = int(match[1])
-            source = next((some[number - 1] for some in reversed(found) if 1 <= number <= len(some)), None)
-        else:
-            address = match[0].rstrip(".,;:!?'\"")
-            source = next((each for some in reversed(found) for each in some if each.url == address), None)
+        named = match[0] if match[1] else match[0].rstrip(".,;:!?'\"")
+        numbered = ((number, each) for some in reversed(found) for number, each in enumerate(some, 1))
+        source = next((each for number, each in numbered if named in (f"[{number}]", each.url)), None)
         if source:
-            citations.append(Citation(source, match.start(), match.end()))
+            citations.append(Citation(source, match.start(), match.start() + len(named)))
     return citations or [Citation(source, begin, len(text)) for source in found[-1]]
 
 

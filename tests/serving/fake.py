@@ -25,7 +25,7 @@ from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.tools import tool
 from webtochat.tools.tool import Tool, ToolResult
 
-LIMITS = Tools(max_rounds=3, call_seconds=5)
+LIMITS = Tools(max_rounds=3, call_seconds=5, result_characters=600)
 
 
 class Engine:
@@ -95,8 +95,8 @@ class Served:
 
 
 @contextmanager
-def served(root: Path, tools: list[Tool], patch: pytest.MonkeyPatch, words: Tokenizer | None = None) -> Iterator[Served]:
-    words = words or tiny.tokenizer()
+def served(root: Path, tools: list[Tool], patch: pytest.MonkeyPatch) -> Iterator[Served]:
+    words = tiny.tokenizer()
     export.export(tiny.transformer(words, seed=1), words, str(root / "model"))
     engine, box = Engine(words), Box(tools)
     settings = Settings(
