@@ -84,6 +84,7 @@ def application(chosen: Recipe) -> Application:
         name=name, created=found.manifest.created, stage=found.stage, temperature=chosen.serve.temperature,
         system_prompt=chosen.serve.system_prompt, max_model_length=chosen.serve.max_model_length, limits=section,
         tools=tuple(functions), taught=taught(chosen),
+        cite_share=chosen.serve.cite_share,
     )  # fmt: skip
     return serve.deployment(
         Assistant, name="assistant", max_ongoing_requests=MAX_ONGOING, ray_actor_options={"num_cpus": 0},

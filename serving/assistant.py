@@ -86,6 +86,7 @@ class Settings:
     """Those that are run here."""
     taught: bool = False
     """Whether the model learned to call them: the chat page then begins with them."""
+    cite_share: float = 0.5
 
     @property
     def with_tools(self) -> str:
@@ -217,7 +218,7 @@ class Assistant:
         the conversation stands in the request."""
         self._card(request.model)
         told, wish = self._wish(request)
-        messages = [message.rendered() for message in in_order_of_calls(request.messages)]
+        messages = [message.rendered() for message in in_order_of_calls(request.messages, param)]
         if self._settings.system_prompt and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self._settings.system_prompt})
         characters = sum(len(message["content"] or "") for message in messages)
@@ -277,6 +278,7 @@ class Assistant:
         return told, Wish(
             sampling, request.max_completion_tokens or request.max_tokens, request.stop or (),
             frozenset(tool.name for tool in there), forced, form and form.structured_outputs, request.top_logprobs,
+            self._settings.cite_share,
         )  # fmt: skip
 
     def _sampling(self, request: Penalties) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def tool_turn(event: Called | Returned) -> dict[str, Any]:
         turn["status"] = "in_progress"
     else:
         result = event.result
-        sources = [{"title": title, "url": url} for title, url in result.sources]
+        sources = [{"title": title, "url": url} for title, url, _ in result.sources]
         turn |= {"status": "completed", "output": result.output, "error": result.error, "sources": sources}
     return {"type": "tool_call", "tool_call": turn}
 
@@ -95,6 +95,6 @@ def _tool_call(asked: Asked) -> dict[str, Any]:
 
 
 def _url_citation(citation: Citation) -> dict[str, Any]:
-    (title, url), start, end = citation
+    (title, url, _), start, end = citation
     told = {"start_index": start, "end_index": end, "title": title, "url": url}
     return {"type": "url_citation", "url_citation": told}

@@ -86,6 +86,7 @@ class Wish:
     forced: Sequence[Function] = ()
     form: dict[str, Any] | None = None
     top_logprobs: int | None = None
+    cite_share: float = 0.5
 
 
 class Dialogue:
@@ -156,8 +157,7 @@ class Dialogue:
         return self._wish.sampling | {
             "prompt": [*self._talk.ids, *_opening(self._talk.tokenizer, forced)],
             "max_tokens": self._room(forced), "stop": [] if forced else list(self._wish.stop),
-            # Small models write white space without end where a grammar lets them.
-            "structured_outputs": form and form | {"disable_any_whitespace": True},
+            "structured_outputs": form,
         }  # fmt: skip
 
     def _is_theirs(self, call: Call) -> bool:
@@ -172,8 +172,9 @@ class Dialogue:
     def _ended(self, reason: Literal["stop", "length", "tool_calls"]) -> Ended:
         last = self._talk.replies[-1].content if self._talk.replies else ""
         begin = max(0, len(self._said) - len(last))
+        citations = cited(self._said, begin, self._found, self._wish.cite_share)
         read = len(self._talk.ids) - self._begun - sum(self._talk.own)
-        return Ended(reason, cited(self._said, begin, self._found), max(0, read), self._generated)
+        return Ended(reason, citations, max(0, read), self._generated)
 
 
 class _Completion:
@@ -243,11 +244,9 @@ class Until:
         return text[:kept]
 
 
-def cited(text: str, begin: int, found: Sequence[tuple[Source, ...]]) -> list[Citation]:
+def cited(text: str, begin: int, found: Sequence[tuple[Source, ...]], share: float) -> list[Citation]:
     """The sources that an answer, which begins at `begin`, rests on: those that it names, `[2]` by its number in the
-    last results that have so many, or by address; where it names none, the last results for all of it."""
-    if not found or begin >= len(text):
-        return []
+    last results that have so many, or by address; where it names none, those that tell such a share of its words."""
     citations = []
     for match in CITED.finditer(text, begin):
         named = match[0] if match[1] else match[0].rstrip(".,;:!?'\"")
@@ -255,7 +254,15 @@ def cited(text: str, begin: int, found: Sequence[tuple[Source, ...]]) -> list[Ci
         source = next((each for number, each in numbered if named in (f"[{number}]", each.url)), None)
         if source:
             citations.append(Citation(source, match.start(), match.start() + len(named)))
-    return citations or [Citation(source, begin, len(text)) for source in found[-1]]
+    if citations or not (words := _words(text[begin:])):
+        return citations
+    shown = {each.url: each for some in found for each in some}
+    telling = (each for each in shown.values() if len(words & _words(each.text)) >= share * len(words))
+    return [Citation(each, begin, len(text)) for each in telling]
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 def refused_by_engine(told: dict[str, Any]) -> ApiError:

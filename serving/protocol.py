@@ -150,7 +150,7 @@ class Message(BaseModel):
         return {"role": role, "content": content} | ({"tool_calls": self.tool_calls} if self.tool_calls else {})
 
 
-def in_order_of_calls(messages: Sequence[Message]) -> list[Message]:
+def in_order_of_calls(messages: Sequence[Message], param: str) -> list[Message]:
     """The renderer knows calls and their results by their order alone. Raises ApiError for results of no call."""
     ordered: list[Message] = []
     called: list[Any] = []
@@ -159,7 +159,7 @@ def in_order_of_calls(messages: Sequence[Message]) -> list[Message]:
         if message is not None and message.role == "tool":
             if not called or message.tool_call_id not in [*called, None]:
                 reason = "a message of role tool must answer one of the tool_calls of the assistant's message before"
-                raise ApiError(400, reason, param="messages")
+                raise ApiError(400, reason, param=param)
             results.append(message)
             continue
         if all(each.tool_call_id for each in results):

@@ -76,8 +76,10 @@ class ResponsesRequest(Sampling):
             return ChatRequest.model_validate(asked)
         except ValueError as error:
             first = error.errors()[0]  # type: ignore[attr-defined]
-            where = ".".join(map(str, first["loc"])).replace("messages", "input")
-            raise ApiError(400, f"{where}: {first['msg']}", param=where.split(".")[0]) from error
+            told = {"messages": "input", "response_format": "text", "max_completion_tokens": "max_output_tokens"}
+            name, *where = first["loc"] or ("input",)
+            name = told.get(name, name)
+            raise ApiError(400, f"{'.'.join(map(str, [name, *where]))}: {first['msg']}", param=name) from error
 
     def _messages(self) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
@@ -209,7 +211,7 @@ class _Told:
             return
         part = self._items[self._message]["content"][0]
         before = self._said - len(part["text"])
-        for number, ((title, url), start, end) in enumerate(citations):
+        for number, ((title, url, _), start, end) in enumerate(citations):
             span = {"start_index": start - before, "end_index": end - before}
             part["annotations"].append({"type": "url_citation", **span, "title": title, "url": url})
             yield self._event(
@@ -240,7 +242,7 @@ class _Told:
         if item["type"] == "code_interpreter_call":
             item["outputs"] = [{"type": "logs", "logs": returned.result.text}]
         else:
-            item["action"]["sources"] = [{"type": "url", "url": url} for _, url in returned.result.sources]
+            item["action"]["sources"] = [{"type": "url", "url": url} for _, url, _ in returned.result.sources]
         yield self._event(f"{item['type']}.completed", item_id=item["id"], output_index=place)
         yield self._done(place)
 

@@ -68,7 +68,7 @@ def mcp_server(tools: Sequence[Function], run_tool: RunTool) -> Server[Any]:
         result = await run_tool(asked.name, asked.arguments or {})
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=result.text)], is_error=result.error is not None,
-            structured_content={"sources": [each._asdict() for each in result.sources]},
+            structured_content={"sources": [{"title": title, "url": url} for title, url, _ in result.sources]},
         )  # fmt: skip
 
     return Server("webtochat", version=__version__, on_list_tools=list_tools, on_call_tool=call_tool)

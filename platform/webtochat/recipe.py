@@ -254,6 +254,8 @@ class Serve(Section):
     system_prompt: str | None = None
     tools: bool = True
     """Run what `tools` names, as far as there is an index for it, for who asks for it: docs/serving.md."""
+    cite_share: float = Field(0.5, gt=0, le=1)
+    """Sources of an answer that names none: those whose shown text has such a share of its words."""
 
 
 class Actors(Section):

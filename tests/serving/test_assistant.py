@@ -20,7 +20,7 @@ from webtochat.tokens.chat import render
 from webtochat.tools.python import Python
 from webtochat.tools.tool import Source, ToolResult, definitions
 
-SOURCES = (Source("Ada", "https://a.example/"), Source("Bo", "https://b.example/bo"))
+SOURCES = (Source("Ada", "https://a.example/", "Ada is tall"), Source("Bo", "https://b.example/bo", "Bo is short"))
 END = "<|im_end|>"
 
 
@@ -116,7 +116,7 @@ def test_the_stream_shows_calls_results_and_sources(here: Served) -> None:
     turns = [each["tool_call"] for each in shown[:4]]
     assert [turn["status"] for turn in turns] == ["in_progress"] * 2 + ["completed"] * 2
     assert turns[0]["id"] == turns[2]["id"] != turns[1]["id"] == turns[3]["id"]
-    assert turns[2]["sources"] == [{"title": title, "url": url} for title, url in SOURCES]
+    assert turns[2]["sources"] == [{"title": title, "url": url} for title, url, _ in SOURCES]
     assert shown[4]["url_citation"] == {"start_index": 8, "end_index": 11, "title": "Ada", "url": "https://a.example/"}
     places = [place for place, delta in enumerate(deltas) if delta.get("annotations")]
     assert places[-1] == len(deltas) - 2 and chunks[-1]["choices"][0]["finish_reason"] == "stop"
@@ -125,12 +125,15 @@ def test_the_stream_shows_calls_results_and_sources(here: Served) -> None:
 
 
 def test_what_an_answer_cites() -> None:
-    other = (Source("Cy", "https://c.example/x"),)
+    other = (Source("Cy", "https://c.example/x", "They say that Cy is tall, and others too."),)
     text = "By [2], and https://a.example/. Not [3] or [0] or https://d.example/."
-    spans = [(each.source.title, text[each.start : each.end]) for each in cited(text, 0, [SOURCES, other])]
+    spans = [(each.source.title, text[each.start : each.end]) for each in cited(text, 0, [SOURCES, other], 0.5)]
     assert spans == [("Bo", "[2]"), ("Ada", "https://a.example/")]
-    assert [(each.source, each.start, each.end) for each in cited("ab cd", 3, [SOURCES, other])] == [(other[0], 3, 5)]
-    assert cited("[1]", 0, []) == [] and cited("ab", 2, [other]) == []
+    # Who names none has those that tell its words.
+    by_words = cited("So: Cy is tall.", 4, [SOURCES, other, SOURCES], 0.6)
+    assert [(each.source.title, each.start, each.end) for each in by_words] == [("Ada", 4, 15), ("Cy", 4, 15)]
+    assert [each.source.title for each in cited("Cy is tall.", 0, [SOURCES, other], 0.7)] == ["Cy"]
+    assert cited("Quite so.", 0, [SOURCES], 0.5) == cited("[1]", 0, [], 0.5) == cited("ab", 2, [other], 0.5) == []
 
 
 def test_tools_that_fail_are_read_and_shown(here: Served) -> None:
@@ -193,7 +196,6 @@ def test_a_call_can_be_asked_for(here: Served, choice: Any) -> None:
     forms = form.get("anyOf", [form])
     assert len(forms) == (2 if choice == "required" else 1) and form["$defs"] == {"City": {"type": "string"}}
     assert forms[-1]["properties"]["name"] == {"type": "string", "enum": ["weather"]}
-    assert asked["structured_outputs"]["disable_any_whitespace"] is True
 
 
 def test_our_own_can_be_asked_for_and_then_the_model_is_free(here: Served) -> None:
@@ -221,7 +223,7 @@ def test_the_answer_in_a_form(here: Served) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
     made = chat(here, '{"a": 1}' + END, response_format=form)
     assert made.choices[0].message.content == '{"a": 1}'
-    assert here.engine.asked[0]["structured_outputs"] == {"json": {"type": "object"}, "disable_any_whitespace": True}
+    assert here.engine.asked[0]["structured_outputs"] == {"json": {"type": "object"}}
     chat(here, "{}" + END, response_format={"type": "json_object"})
     assert here.engine.asked[0]["structured_outputs"]["json_object"] is True
     chat(here, "Hi." + END, response_format={"type": "text"})

@@ -44,16 +44,17 @@ class OpenPage:
             page = self._page(url)
         except FetchError as error:
             return ToolResult("", f"{url} cannot be opened: {error}")
-        sources = (Source(page.title, page.url),)
         head = f"{page.title}\n{page.url}\n" if page.title else f"{page.url}\n"
         if find:
             places = passages(page.text, find, self._section.find_results, self._section.page_characters)
             shown = "\n\n".join(places) or f"{find!r} does not stand in this page."
-            return ToolResult(f"{head}\n{shown}", sources=sources)
+            return ToolResult(f"{head}\n{shown}", sources=(Source(page.title, page.url, shown),))
         parts = windows(page.text, self._section.page_characters)
         if number > len(parts):
             return ToolResult("", f"there is no page {number}: {page.url} has {len(parts)}")
-        return ToolResult(f"{head}page {number} of {len(parts)}\n\n{parts[number - 1]}", sources=sources)
+        shown = parts[number - 1]
+        text = f"{head}page {number} of {len(parts)}\n\n{shown}"
+        return ToolResult(text, sources=(Source(page.title, page.url, shown),))
 
     def _page(self, url: str) -> Document:
         found = self._index and (self._index.page(url) or self._index.page(urldefrag(url).url))

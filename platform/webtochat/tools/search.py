@@ -125,5 +125,5 @@ class WebSearch:
         except EngineError as error:
             return ToolResult("", str(error))
         shown = [f"{number}. {each.title}\n   {each.url}\n   {each.snippet}" for number, each in enumerate(found, 1)]
-        sources = tuple(Source(each.title, each.url) for each in found)
+        sources = tuple(Source(each.title, each.url, each.snippet) for each in found)
         return ToolResult("\n".join(shown) or "No results.", sources=sources)

@@ -22,10 +22,11 @@ ERROR_CHARACTERS = 400
 
 
 class Source(NamedTuple):
-    """A page that a result tells of."""
+    """A page that a result tells of, and what it tells."""
 
     title: str
     url: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def call(tools: Sequence[Tool], name: str, arguments: Any, limits: Tools | None 
     assert isinstance(arguments, dict)
     result = _within(known[name], arguments, limits.call_seconds)
     most, problem = limits.result_characters, result.error
-    sources = tuple(Source(_text(title, most), _text(url, most)) for title, url in result.sources)
+    sources = tuple(Source(*(_text(part, most) for part in source)) for source in result.sources)
     return ToolResult(_text(result.output, most), None if problem is None else _text(problem, most), sources)
 
 
