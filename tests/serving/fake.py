@@ -29,20 +29,19 @@ LIMITS = Tools(max_rounds=3, call_seconds=5, result_characters=600)
 
 
 class Engine:
-    """Takes the place of the handle of `ModelServer`. `texts`: what it writes, a text for each request, with markers as
-    they are written; or a function of the request. One id a chunk."""
+    """Takes the place of the handle of `ModelServer`. `texts`: what it writes for each request, with markers as they
+    are written, or as ids; or a function of the request. One id a chunk."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self.texts: list[str] | Callable[[dict[str, Any]], str] = []
+        self.texts: list[str | list[int]] | Callable[[dict[str, Any]], str] = []
         self.asked: list[dict[str, Any]] = []
-        self.pause = 0.0
         self.complete = SimpleNamespace(remote=self._complete)
 
     def options(self, **_: Any) -> Engine:
         return self
 
-    def told(self, *texts: str) -> None:
+    def told(self, *texts: str | list[int]) -> None:
         self.texts, self.asked = list(texts), []
 
     async def _complete(self, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
@@ -51,14 +50,15 @@ class Engine:
         if text == "refused":
             yield {"error": {"message": "the grammar is none", "type": "BadRequestError", "param": None, "code": 400}}
             return
-        ids, stops = written(self.tokenizer, text), set(asked["stop_token_ids"])
+        ids = text if isinstance(text, list) else written(self.tokenizer, text)
         for place, token in enumerate(ids):
-            await asyncio.sleep(self.pause)
+            await asyncio.sleep(0)
             if text == "broken" and place:
                 raise RuntimeError("the engine is gone")
             said = self.tokenizer.decode(ids[: place + 1])
             cut = next((stop for stop in asked["stop"] if stop in said), None)
-            reason = "stop" if token in stops or cut else "length" if place + 1 == asked["max_tokens"] else None
+            full = place + 1 == asked["max_tokens"]
+            reason = "stop" if token in asked["stop_token_ids"] or cut else "length" if full else None
             logprobs = None
             if asked.get("logprobs") is not None:
                 tops = {f"token_id:{token}": -0.5} | {f"token_id:{other}": -1.0 - other for other in range(2)}
@@ -95,7 +95,7 @@ class Served:
 
 
 @contextmanager
-def served(root: Path, tools: list[Tool], patch: pytest.MonkeyPatch) -> Iterator[Served]:
+def served(root: Path, tools: list[Tool]) -> Iterator[Served]:
     words = tiny.tokenizer()
     export.export(tiny.transformer(words, seed=1), words, str(root / "model"))
     engine, box = Engine(words), Box(tools)
@@ -104,14 +104,15 @@ def served(root: Path, tools: list[Tool], patch: pytest.MonkeyPatch) -> Iterator
         max_model_length=2000, limits=LIMITS, tools=box.functions, taught=True,
     )  # fmt: skip
     assistant: Any = Assistant.__mro__[1](engine, box, SimpleNamespace(local=lambda: str(root / "model")), settings)
-    patch.setattr("ray.serve.get_replica_context", lambda: SimpleNamespace(servable_object=assistant))
     server = uvicorn.Server(uvicorn.Config(api, port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield Served(server.servers[0].sockets[0].getsockname()[1], engine, box)
-    finally:
-        server.should_exit = True
-        thread.join(10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ray.serve.get_replica_context", lambda: SimpleNamespace(servable_object=assistant))
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield Served(server.servers[0].sockets[0].getsockname()[1], engine, box)
+        finally:
+            server.should_exit = True
+            thread.join(10)

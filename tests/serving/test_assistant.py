@@ -54,9 +54,8 @@ def call(name: str, **arguments: Any) -> str:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        with served(tmp_path_factory.mktemp("fake"), [Python(), Search()], patch) as running:
-            yield running
+    with served(tmp_path_factory.mktemp("fake"), [Python(), Search()]) as running:
+        yield running
 
 
 def chat(here: Served, *texts: str, **asked: Any) -> Any:
@@ -71,8 +70,9 @@ def told(here: Served, number: int = 0) -> str:
 
 
 def annotations(message: Any, kind: str) -> list[dict[str, Any]]:
-    found = [each if isinstance(each, dict) else each.model_dump() for each in getattr(message, "annotations", None) or []]
-    return [each[kind] for each in found if each["type"] == kind]
+    found = getattr(message, "annotations", None) or []
+    plain = [each if isinstance(each, dict) else each.model_dump() for each in found]
+    return [each[kind] for each in plain if each["type"] == kind]
 
 
 def test_the_models_name_switches_all_tools_on(here: Served) -> None:
@@ -83,15 +83,16 @@ def test_the_models_name_switches_all_tools_on(here: Served) -> None:
     [choice] = made.choices
     assert (choice.message.content, choice.finish_reason) == ("I look. It is 42.", "stop")
     [turn] = annotations(choice.message, "tool_call")
-    assert (turn["name"], turn["arguments"], turn["output"], turn["error"]) == ("python", {"code": "6 * 7"}, "42\n", None)
+    assert (turn["name"], turn["arguments"]) == ("python", {"code": "6 * 7"})
+    assert (turn["output"], turn["error"]) == ("42\n", None)
     assert told(here).startswith("<|im_start|>system<|im_sep|>Tools: python, web_search.<|im_end|>")
     assert told(here, 1).endswith(
         f"{END}<|im_start|>tool<|im_sep|><tool_response>42</tool_response>{END}<|im_start|>assistant<|im_sep|>"
     )
     # Every token of the conversation is counted once.
-    prompt = len(here.engine.asked[0]["prompt"])
-    assert made.usage.total_tokens == len(here.engine.asked[1]["prompt"]) + len(here.engine.tokenizer.encode("It is 42.")) + 1
-    assert made.usage.prompt_tokens > prompt
+    first, last = (len(asked["prompt"]) for asked in here.engine.asked)
+    assert made.usage.total_tokens == last + len(here.engine.tokenizer.encode("It is 42.")) + 1
+    assert first < made.usage.prompt_tokens < last
 
 
 def test_without_tools_nothing_is_told_and_nothing_runs(here: Served) -> None:
@@ -104,8 +105,8 @@ def test_without_tools_nothing_is_told_and_nothing_runs(here: Served) -> None:
 
 def test_the_stream_shows_calls_results_and_sources(here: Served) -> None:
     stream = chat(
-        here, "So. " + call("web_search", query="Ada") + call("web_search", query="slow") + END, "Ada [1], see [9]." + END,
-        tools=[{"type": "web_search"}], stream=True, stream_options={"include_usage": True},
+        here, "So. " + call("web_search", query="Ada") + call("web_search", query="slow") + END,
+        "Ada [1], see [9]." + END, tools=[{"type": "web_search"}], stream=True, stream_options={"include_usage": True},
     )  # fmt: skip
     *chunks, last = [chunk.model_dump() for chunk in stream]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
@@ -138,8 +139,8 @@ def test_what_an_answer_cites() -> None:
 
 def test_tools_that_fail_are_read_and_shown(here: Served) -> None:
     made = chat(
-        here, call("python", code="1 / 0") + END, call("nothing") + END, call("web_search", query="nobody") + END, "No." + END,
-        tools=[{"type": "python"}],
+        here, call("python", code="1 / 0") + END, call("nothing") + END, call("web_search", query="nobody") + END,
+        "No." + END, tools=[{"type": "python"}],
     )  # fmt: skip
     failed, unknown, not_switched_on = annotations(made.choices[0].message, "tool_call")
     assert "ZeroDivisionError" in failed["error"]
@@ -163,7 +164,8 @@ def test_a_clients_functions_are_the_clients_to_run(here: Served) -> None:
     made = chat(here, written, tools=[FUNCTION, {"type": "python"}])
     [choice] = made.choices
     assert (choice.finish_reason, choice.message.content) == ("tool_calls", "I ask.")
-    assert [json.loads(each.function.arguments) for each in choice.message.tool_calls] == [{"city": "Rome"}, {"city": "Ää"}]
+    arguments = [json.loads(each.function.arguments) for each in choice.message.tool_calls]
+    assert arguments == [{"city": "Rome"}, {"city": "Ää"}]
     assert here.box.called == [] and "Tools: python, weather." in told(here)
     results = [
         {"role": "tool", "tool_call_id": each.id, "content": city}
@@ -178,7 +180,6 @@ def test_a_clients_functions_are_the_clients_to_run(here: Served) -> None:
     stream = chat(here, written, tools=[FUNCTION], stream=True)
     calls = [each for chunk in stream for each in chunk.choices[0].delta.tool_calls or []]
     assert [(each.index, each.function.name) for each in calls] == [(0, "weather"), (1, "weather")]
-    assert chat(here, written, tools=[FUNCTION], stream=True).__class__.__name__ == "Stream"
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
@@ -250,7 +251,7 @@ def test_stops(here: Served) -> None:
             assert made.choices[0].finish_reason == "stop"
         assert text == "Ada likes red. Bo "
     until = Until(["abc", "bd"])
-    assert [until.add("xa"), until.add("b"), until.add("a"), until.add("bd"), until.add("rest")] == ["x", "", "ab", "a", ""]
+    assert [until.add(text) for text in ("xa", "b", "a", "bd", "rest")] == ["x", "", "ab", "a", ""]
     until = Until(["abc"])
     assert until.add("ab") + until.add("", last=True) == "ab" and not until.found
 
@@ -302,7 +303,7 @@ RESULT = {"role": "tool", "tool_call_id": "c", "content": "x"}
         ({"tools": [FUNCTION, FUNCTION]}, "tools", "the same name"),
         ({"tools": [FUNCTION] * 129}, "tools", "at most 128"),
         ({"tool_choice": "required"}, "tool_choice", "names a tool that tools does not have"),
-        ({"tools": [FUNCTION], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "names a"),
+        ({"tools": [FUNCTION], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "names"),
         ({"tools": [FUNCTION], "tool_choice": "sometimes"}, "tool_choice", "tool_choice"),
         ({"functions": [{}]}, "functions", "functions is not supported"),
         ({"response_format": {"type": "yaml"}}, "response_format", "json_object"),
@@ -317,13 +318,13 @@ RESULT = {"role": "tool", "tool_call_id": "c", "content": "x"}
         ({"seed": 2**70}, "seed", "seed"),
         ({"stream": "yes"}, "stream", "valid boolean"),
         ({"messages": [*ask("Hi"), RESULT]}, "messages", "must answer one of the tool_calls"),
-        ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": "d", "function": {"name": "f"}}]}, RESULT]},
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "d", "function": {"name": "f"}}]}, RESULT]},
          "messages", "must answer one of the tool_calls"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c", "function": {"arguments": "{}"}}]}]},
          "messages", "a tool call has no name"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
          "messages", "arguments are not JSON"),
-        ({"messages": [{"role": "user", "tool_calls": [{"function": {"name": "f"}}]}]}, "messages", "only the assistant"),
+        ({"messages": [{"role": "user", "tool_calls": [{"function": {"name": "f"}}]}]}, "messages", "the assistant"),
         ({"messages": [{"role": "user", "content": 7}]}, "messages", "messages.0.content"),
         ({"messages": ["Hi"]}, "messages", "messages.0"),
         ({"messages": {}}, "messages", "valid list"),
@@ -334,10 +335,11 @@ RESULT = {"role": "tool", "tool_call_id": "c", "content": "x"}
 def test_what_is_wrong_is_named(here: Served, body: dict[str, Any], param: str, said: str) -> None:
     status, answer = post(here.port, "/v1/chat/completions", json.dumps(CHAT | body).encode())
     assert status == 400 and answer["error"]["param"] == param and said in answer["error"]["message"], answer
-    assert answer["error"]["type"] == "invalid_request_error" and set(answer["error"]) == {"message", "type", "param", "code"}
+    assert set(answer["error"]) == {"message", "type", "param", "code"}
+    assert answer["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"model": "fake", "messages": "\x00"}'])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"model": "fake", "x": "\x00"}'])
 def test_bodies_that_are_no_request(here: Served, body: bytes) -> None:
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
         status, answer = post(here.port, path, body)
@@ -349,8 +351,8 @@ def test_a_prompt_of_ten_megabytes(here: Served) -> None:
     here.engine.told(*["x." + END] * 10)
     began = time.monotonic()
     for path, body in (
-        ("/v1/chat/completions", {"messages": ask("Hi " * 3_500_000)}), ("/v1/completions", {"prompt": "Hi " * 3_500_000}),
-        ("/v1/responses", {"input": "Hi " * 3_500_000}),
+        ("/v1/chat/completions", {"messages": ask("Hi " * 3_500_000)}),
+        ("/v1/completions", {"prompt": "Hi " * 3_500_000}), ("/v1/responses", {"input": "Hi " * 3_500_000}),
     ):  # fmt: skip
         status, answer = post(here.port, path, json.dumps({"model": "fake"} | body).encode())
         assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
@@ -372,7 +374,8 @@ def test_the_tools_for_other_programs(here: Served) -> None:
         ):
             await session.initialize()
             tools = (await session.list_tools()).tools
-            assert [each.name for each in tools] == ["python", "web_search"] and tools[0].input_schema["required"] == ["code"]
+            assert [each.name for each in tools] == ["python", "web_search"]
+            assert tools[0].input_schema["required"] == ["code"]
             done = await session.call_tool("python", {"code": "6 * 7"})
             assert (done.content[0].text, done.is_error) == ("42", False)
             done = await session.call_tool("web_search", {"query": "Ada"})

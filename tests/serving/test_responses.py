@@ -20,9 +20,8 @@ SEARCH, CODE = {"type": "web_search"}, {"type": "code_interpreter", "container":
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        with served(tmp_path_factory.mktemp("fake"), [Python(), Search()], patch) as running:
-            yield running
+    with served(tmp_path_factory.mktemp("fake"), [Python(), Search()]) as running:
+        yield running
 
 
 def respond(here: Served, *texts: str, **asked: Any) -> Any:
@@ -33,7 +32,7 @@ def respond(here: Served, *texts: str, **asked: Any) -> Any:
 
 def test_an_answer(here: Served) -> None:
     made = respond(
-        here, "Hi." + END, instructions="Be short.", temperature=0.2, max_output_tokens=50, metadata={"a": "b"}, store=False
+        here, "Hi." + END, instructions="Be short.", temperature=0.2, max_output_tokens=50, metadata={"a": "b"},
     )  # fmt: skip
     assert made.output_text == "Hi." and made.status == "completed" and made.metadata == {"a": "b"}
     assert made.usage.total_tokens == made.usage.input_tokens + made.usage.output_tokens
@@ -52,7 +51,8 @@ def test_tools_that_run_here_are_items(here: Served) -> None:
     )  # fmt: skip
     before, search, program, after = made.output
     assert [each.type for each in made.output] == ["message", "web_search_call", "code_interpreter_call", "message"]
-    assert search.action.query == "Ada" and [each.url for each in search.action.sources] == [url for _, url, _ in SOURCES]
+    assert search.action.query == "Ada"
+    assert [each.url for each in search.action.sources] == [url for _, url, _ in SOURCES]
     assert program.code == "6 * 7" and program.outputs[0].logs == "42"
     assert {each.status for each in made.output} == {"completed"}
     assert before.content[0].text == "I look." and before.content[0].annotations == []
@@ -63,7 +63,8 @@ def test_tools_that_run_here_are_items(here: Served) -> None:
 
 def test_events_come_in_order(here: Served) -> None:
     written = [
-        "I look." + call("web_search", query="Ada") + END, call("python", code="1") + END, "Bo." + call("weather", city="Rome") + END
+        "I look." + call("web_search", query="Ada") + END, call("python", code="1") + END,
+        "Bo." + call("weather", city="Rome") + END,
     ]  # fmt: skip
     events = list(respond(here, *written, tools=[SEARCH, CODE, FUNCTION], stream=True))
     assert [event.sequence_number for event in events] == list(range(len(events)))

@@ -14,7 +14,7 @@ from webtochat.tokens.imported import adopted
 from webtochat.tokens.tokenizer import Tokenizer
 
 CALL = '<tool_call>{"name": "f", "arguments": {"x": "Ä"}}</tool_call>'
-PIECES = ["Ä", "日本", "🏴", " ", "\n", "\n\n", "so", "<tool_call>", "</tool_call>", CALL, "<|im_start|>", "{", "<|im_end|>"]
+PIECES = ["Ä", "日本", "🏴", " ", "\n", "so", "{", CALL, "<tool_call>", "</tool_call>", "<|im_start|>", "<|im_end|>"]
 
 
 @pytest.fixture(scope="module", params=["ours", "qwen"])

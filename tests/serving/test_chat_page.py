@@ -22,9 +22,8 @@ class Hostile(Search):
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        with served(tmp_path_factory.mktemp("fake"), [Python(), Hostile()], patch) as running:
-            yield running
+    with served(tmp_path_factory.mktemp("fake"), [Python(), Hostile()]) as running:
+        yield running
 
 
 def said(browser: Browser, here: Served, question: str, *texts: str) -> None:  # noqa: F811
@@ -46,15 +45,17 @@ def test_what_tools_did_is_shown(browser: Browser, here: Served) -> None:  # noq
     assert browser.run(kinds) == ["DIV", "tool", "tool", "tool", "DIV", "sources", "sources"]
     summaries = "[...document.querySelectorAll('summary')].map(each => each.textContent)"
     assert browser.run(summaries) == ["Ran a program", "Searched the web: " + ATTACK, "Ran a program (failed)"]
-    shown = "[...document.querySelectorAll('.tool')].map(each => [...each.querySelectorAll('pre')].map(each => each.textContent))"
-    assert browser.run(shown) == [["6 * 7", "42\n"], [ATTACK], ["1 / 0"]]
+    assert browser.run("[...document.querySelectorAll('.tool pre')].map(each => each.textContent)") == [
+        "6 * 7", "42\n", ATTACK, "1 / 0"
+    ]  # fmt: skip
     assert "ZeroDivisionError" in browser.run("document.querySelector('.tool .wrong').textContent")
     assert browser.run("document.querySelector('.tool').open") is False
     browser.click(".tool summary")
     assert browser.run("document.querySelector('.tool').open") is True
     # An address that is none is text; the answer's source is the one that it names.
     assert browser.run("[...document.querySelectorAll('.tool li a')].map(each => each.protocol)") == [":", "https:"]
-    assert browser.run("[...document.querySelectorAll('.sources + .sources a')].map(each => each.hostname)") == ["b.example"]
+    named = "[...document.querySelectorAll('.sources + .sources a')].map(each => each.hostname)"
+    assert browser.run(named) == ["b.example"]
     assert browser.run("document.title") == "webtochat" and browser.complaints() == []
     assert "tool" in here.engine.tokenizer.decode(here.engine.asked[1]["prompt"])
 
