@@ -29,25 +29,25 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from serving import chat, completions, responses
-from serving.dialogue import Chunk, Dialogue, Event, Wish, merged
+from serving.dialogue import Chunk, Dialogue, Event, merged
 from serving.protocol import (
     ApiError,
     ChatRequest,
     CompletionRequest,
     Function,
     Penalties,
-    ServerTool,
+    Refusal,
     error_body,
     in_order_of_calls,
 )  # fmt: skip
 from serving.responses import ResponsesRequest
 from serving.stream import event_stream, started
 from serving.tools import McpResponse, mcp_server
+from serving.wish import Wish
 from webtochat.agent.conversation import Conversation
 from webtochat.inference.actors import ModelPath
 from webtochat.inference.engine import positions
 from webtochat.recipe_tools import Tools
-from webtochat.tokens.chat import marker
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.tools.tool import ToolResult
 
@@ -94,7 +94,8 @@ class Settings:
         return f"{self.name}-tools"
 
 
-api = FastAPI(title="webtochat", docs_url=None, redoc_url=None)
+REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 404, 500)}
+api = FastAPI(title="webtochat", docs_url=None, redoc_url=None, responses=REFUSED)
 
 
 @api.exception_handler(ApiError)
@@ -217,17 +218,19 @@ class Assistant:
         """The length of the prompt, and what happens in each of the answers, once the first of it has. `param`: where
         the conversation stands in the request."""
         self._card(request.model)
-        told, wish = self._wish(request)
+        settings, sampling = self._settings, self._sampling(request)
+        every = request.model == settings.with_tools
+        wish = Wish.of(request, settings.tools, every, sampling, self._tokenizer, settings.cite_share)
         messages = [message.rendered() for message in in_order_of_calls(request.messages, param)]
-        if self._settings.system_prompt and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": self._settings.system_prompt})
+        if settings.system_prompt and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": settings.system_prompt})
         characters = sum(len(message["content"] or "") for message in messages)
         if characters > self._positions * self._longest:  # it need not be encoded to know that
             self._room(-(-characters // self._longest), param, "at least ")
-        limits = self._settings.limits if told else Tools()
+        limits = settings.limits if wish.told else Tools()
 
         def begun() -> Conversation:
-            return Conversation(self._tokenizer, messages, told, positions=self._positions, section=limits)
+            return Conversation(self._tokenizer, messages, wish.told, positions=self._positions, section=limits)
 
         try:
             # A long one would keep all other streams waiting.
@@ -246,40 +249,6 @@ class Assistant:
             seeded = replace(wish, sampling=wish.sampling | {"seed": seed})
             answers.append(Dialogue(begun() if number else first, seeded, self._generate, self._run_tool).events())
         return len(first.ids), await started(merged(answers))
-
-    def _wish(self, request: ChatRequest) -> tuple[list[Function], Wish]:
-        """The tools that the model is told of, and what is asked of each answer."""
-        ours = {name for tool in request.tools if isinstance(tool, ServerTool) for name in tool.names}
-        if request.model == self._settings.with_tools:
-            ours |= {tool.name for tool in self._settings.tools}
-        there = [tool for tool in self._settings.tools if tool.name in ours]
-        for tool in request.tools:
-            if isinstance(tool, ServerTool) and not {each.name for each in there} & set(tool.names):
-                known = ", ".join(each.name for each in self._settings.tools) or "no tools"
-                raise ApiError(400, f"this server does not run {tool.type}; it has {known}", param="tools")
-        told = [*there, *request.functions]
-        names = [tool.name for tool in told]
-        if len(set(names)) < len(names):
-            raise ApiError(400, "two tools have the same name", param="tools")
-        choice, forced = request.tool_choice, []
-        if choice == "none":
-            told = []
-        elif choice not in (None, "auto"):
-            forced = told if choice == "required" else [tool for tool in told if tool.name in choice.names]
-            if not forced:
-                raise ApiError(400, "tool_choice names a tool that tools does not have", param="tool_choice")
-        sampling = self._sampling(request) | {"return_token_ids": True}
-        if request.parallel_tool_calls is False and told:
-            closing = marker(self._tokenizer, self._tokenizer.markers.call_end)
-            sampling["stop_token_ids"] = [*self._tokenizer.stops, *(set(closing) & self._tokenizer.special_ids)]
-        if request.logprobs:
-            sampling |= {"logprobs": request.top_logprobs or 0, "return_tokens_as_token_ids": True}
-        form = request.response_format
-        return told, Wish(
-            sampling, request.max_completion_tokens or request.max_tokens, request.stop or (),
-            frozenset(tool.name for tool in there), forced, form and form.structured_outputs, request.top_logprobs,
-            self._settings.cite_share,
-        )  # fmt: skip
 
     def _sampling(self, request: Penalties) -> dict[str, Any]:
         """Of vLLM's CompletionRequest."""

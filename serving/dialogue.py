@@ -8,10 +8,10 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from serving.protocol import ApiError, Function
+from serving.wish import Wish
 from webtochat.agent.conversation import Call, Conversation
 from webtochat.tokens.chat import Reader, marker
 from webtochat.tokens.tokenizer import Tokenizer
@@ -70,23 +70,6 @@ class Ended(NamedTuple):
 
 
 Event = Text | Called | Returned | Asked | Ended
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a request asks of each of its answers. `sampling`: of vLLM's CompletionRequest. `limit`: of generated
-    tokens, all rounds together. `ours`: the names of the tools that are run here; others that it is told of are the
-    client's. `forced`: the first thing it writes is a call of one of these. `form`: what vLLM's structured outputs hold
-    the answer to."""
-
-    sampling: dict[str, Any]
-    limit: int | None = None
-    stop: Sequence[str] = ()
-    ours: frozenset[str] = frozenset()
-    forced: Sequence[Function] = ()
-    form: dict[str, Any] | None = None
-    top_logprobs: int | None = None
-    cite_share: float = 0.5
 
 
 class Dialogue:
@@ -217,7 +200,7 @@ class _Completion:
     def _logprob(self, token: int, told: dict[str, Any], place: int) -> dict[str, Any]:
         tops = ((int(name.rpartition(":")[2]), value) for name, value in told["top_logprobs"][place].items())
         known = sorted((pair for pair in tops if pair[0] < self._tokenizer.vocabulary), key=lambda pair: -pair[1])
-        best = [self._token(*pair) for pair in known[: self._wish.top_logprobs or 0]]
+        best = [self._token(*pair) for pair in known[: self._wish.top_logprobs]]
         return self._token(token, told["token_logprobs"][place]) | {"top_logprobs": best}
 
     def _token(self, token: int, logprob: float) -> dict[str, Any]:

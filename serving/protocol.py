@@ -31,6 +31,19 @@ def error_body(message: str, kind: str, param: str | None = None, code: str | No
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+class Problem(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Refusal(BaseModel):
+    """As openapi.json tells of what is answered to a wrong request."""
+
+    error: Problem
+
+
 def _one_is_a_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 

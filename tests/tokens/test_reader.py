@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from tests.agent.test_agent import written
 from tests.model import qwen
@@ -27,6 +27,7 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 @given(pieces=some.lists(some.sampled_from(PIECES), max_size=8), size=some.integers(1, 7))
+@settings(deadline=None)
 def test_pieces_say_the_same_as_the_whole(tokenizer: Tokenizer, pieces: list[str], size: int) -> None:
     ids = written(tokenizer, "".join(pieces))
     whole, reader = parse(tokenizer, ids), Reader(tokenizer)
