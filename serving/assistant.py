@@ -202,7 +202,7 @@ class Assistant:
 
     @api.post("/mcp", response_model=None, include_in_schema=False)
     async def mcp(self) -> Response:
-        return McpResponse(self._mcp)
+        return McpResponse(await asyncio.to_thread(lambda: self._mcp))
 
     # what is asked ---------------------------------------------------------------------------------------------------
 

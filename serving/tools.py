@@ -53,7 +53,7 @@ def offered(chosen: Recipe) -> tuple[Tools, ModelPath | None, list[Function]]:
 
 
 def mcp_server(tools: Sequence[Function], run_tool: RunTool) -> Server[Any]:
-    # What vLLM brings along, and costs half a second to import: only the replica that answers pays it.
+    # Costs a second to import: only who is asked pays it.
     import mcp_types as types
     from mcp.server.lowlevel import Server
 
