@@ -56,6 +56,7 @@ def test_what_tools_did_is_shown(browser: Browser, here: Served) -> None:  # noq
     assert browser.run("[...document.querySelectorAll('.tool li a')].map(each => each.protocol)") == [":", "https:"]
     named = "[...document.querySelectorAll('.sources + .sources a')].map(each => each.hostname)"
     assert browser.run(named) == ["b.example"]
+    assert browser.run("document.querySelector('.sources + .sources li').value") == 2
     assert browser.run("document.title") == "webtochat" and browser.complaints() == []
     assert "tool" in here.engine.tokenizer.decode(here.engine.asked[1]["prompt"])
 
