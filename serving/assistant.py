@@ -227,28 +227,30 @@ class Assistant:
         characters = sum(len(message["content"] or "") for message in messages)
         if characters > self._positions * self._longest:  # it need not be encoded to know that
             self._room(-(-characters // self._longest), param, "at least ")
-        limits = settings.limits if wish.told else Tools()
+        limits, number = settings.limits if wish.told else Tools(), request.n or 1
 
-        def begun() -> Conversation:
-            return Conversation(self._tokenizer, messages, wish.told, positions=self._positions, section=limits)
+        def begun() -> list[Conversation]:
+            told = {"positions": self._positions, "section": limits}
+            return [Conversation(self._tokenizer, messages, wish.told, **told) for _ in range(number)]
 
         try:
             # A long one would keep all other streams waiting.
-            first = await asyncio.to_thread(begun) if characters > LONG else begun()
+            conversations = await asyncio.to_thread(begun) if characters * number > LONG else begun()
         except ValueError as error:
             raise ApiError(400, f"{param}: {error}", param=param) from error
-        self._room(len(first.ids), param)
-        if first.room < 1:
+        tokens = len(conversations[0].ids)
+        self._room(tokens, param)
+        if conversations[0].room < 1:
             raise ApiError(
                 400, f"with tools a conversation has at most {limits.max_tokens} tokens here; the prompt has "
-                f"{len(first.ids)}", param=param, code="context_length_exceeded",
+                f"{tokens}", param=param, code="context_length_exceeded",
             )  # fmt: skip
         answers = []
-        for number in range(request.n or 1):
-            seed = None if request.seed is None else request.seed + number
+        for place, conversation in enumerate(conversations):
+            seed = None if request.seed is None else request.seed + place
             seeded = replace(wish, sampling=wish.sampling | {"seed": seed})
-            answers.append(Dialogue(begun() if number else first, seeded, self._generate, self._run_tool).events())
-        return len(first.ids), await started(merged(answers))
+            answers.append(Dialogue(conversation, seeded, self._generate, self._run_tool).events())
+        return tokens, await started(merged(answers))
 
     def _sampling(self, request: Penalties) -> dict[str, Any]:
         """Of vLLM's CompletionRequest."""

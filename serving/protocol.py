@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
+MOST_ANSWERS = 16
+"""Each is drawn with a seed of its own, the one after that of the one before."""
 WEB = ("web_search", "open_page")
 SERVER_TOOLS = {
     "web_search": WEB, "web_search_preview": WEB, "python": ("python",), "code_interpreter": ("python",),
@@ -131,10 +133,10 @@ class Penalties(Sampling):
 
     frequency_penalty: Annotated[float, Field(ge=-2, le=2, strict=True)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2, strict=True)] | None = None
-    n: Annotated[StrictInt, Field(ge=1, le=16)] | None = None
+    n: Annotated[StrictInt, Field(ge=1, le=MOST_ANSWERS)] | None = None
     stop: Annotated[list[Annotated[StrictStr, Field(min_length=1)]], BeforeValidator(_one_is_a_list),
                     Field(max_length=4)] | None = None  # fmt: skip
-    seed: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = None
+    seed: Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - MOST_ANSWERS)] | None = None
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
     stream_options: StreamOptions | None = None
 
