@@ -26,16 +26,19 @@ from webtochat.tools import tool
 from webtochat.tools.tool import Tool, ToolResult
 
 LIMITS = Tools(max_rounds=3, call_seconds=5, result_characters=600)
+SLOW = 7
+"""The seed of a request whose ids take their time."""
 
 
 class Engine:
     """Takes the place of the handle of `ModelServer`. `texts`: what it writes for each request, with markers as they
-    are written, or as ids; or a function of the request. One id a chunk."""
+    are written, or as ids; or a function of the request. One id a chunk. `left`: answers that were broken off."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.texts: list[str | list[int]] | Callable[[dict[str, Any]], str] = []
         self.asked: list[dict[str, Any]] = []
+        self.left = 0
         self.complete = SimpleNamespace(remote=self._complete)
 
     def options(self, **_: Any) -> Engine:
@@ -52,7 +55,11 @@ class Engine:
             return
         ids = text if isinstance(text, list) else written(self.tokenizer, text)
         for place, token in enumerate(ids):
-            await asyncio.sleep(0)
+            try:
+                await asyncio.sleep(0.01 if asked["seed"] == SLOW else 0)
+            except asyncio.CancelledError:
+                self.left += 1
+                raise
             if text == "broken" and place:
                 raise RuntimeError("the engine is gone")
             said = self.tokenizer.decode(ids[: place + 1])

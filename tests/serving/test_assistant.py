@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 from serving.dialogue import Until, cited
-from tests.serving.fake import Served, served
+from tests.serving.fake import SLOW, Served, served
 from tests.serving.test_serving import ask, post
 
 from webtochat.tokens.chat import render
@@ -287,6 +287,20 @@ def test_what_breaks_is_said(here: Served) -> None:
         list(stream)
     with pytest.raises(openai.InternalServerError):
         chat(here, "broken")
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_who_hangs_up_is_no_longer_answered(here: Served, number: int) -> None:
+    here.engine.texts, here.engine.left = lambda asked: "so " * 500, 0
+    asked: dict[str, Any] = {"model": "fake", "messages": ask("Who?"), "n": number, "seed": SLOW - number + 1}
+    stream = here.client.chat.completions.create(**asked, stream=True)
+    for _ in range(3 * number):
+        next(stream)
+    stream.close()
+    end = time.monotonic() + 5
+    while not here.engine.left and time.monotonic() < end:
+        time.sleep(0.01)
+    assert here.engine.left == 1
 
 
 CHAT = {"model": "fake", "messages": ask("Hi")}
