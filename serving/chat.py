@@ -1,6 +1,7 @@
 """Chat completions: events as OpenAI's answer, whole or in chunks. What this server's tools did stands in
-`annotations`: each call when it begins and when it has its result (`tool_call`), and what the answer rests on
-(`url_citation`).
+`annotations`: each call with its result (`tool_call`), and what the answer rests on (`url_citation`). In a stream they
+have an `index`, as calls of the client's functions do: a call comes when it begins, and its result later, at the same
+index. So clients put the two together.
 """
 
 from __future__ import annotations
@@ -22,21 +23,26 @@ async def chunks(
     for index in range(number):
         yield _chunk(head, index, {"role": "assistant", "content": ""})
     calls = [0] * number
+    annotated: list[list[str]] = [[] for _ in range(number)]
     used = [prompt_tokens, 0]
     async for index, event in events:
         match event:
             case Text(text, logprobs):
                 told = {"logprobs": {"content": logprobs, "refusal": None}} if logprobs else {}
                 yield _chunk(head, index, {"content": text}, **told)
-            case Called() | Returned():
-                yield _chunk(head, index, {"annotations": [tool_turn(event)]})
+            case Called():
+                annotated[index].append(event.id)
+                yield _chunk(head, index, {"annotations": [_begun(event) | {"index": len(annotated[index]) - 1}]})
+            case Returned():
+                place = annotated[index].index(event.called.id)
+                yield _chunk(head, index, {"annotations": [_done(event) | {"index": place}]})
             case Asked():
                 yield _chunk(head, index, {"tool_calls": [{"index": calls[index], **_tool_call(event)}]})
                 calls[index] += 1
             case Ended(reason, citations, read, generated):
                 used = [used[0] + read, used[1] + generated]
-                if citations:
-                    yield _chunk(head, index, {"annotations": [_url_citation(each) for each in citations]})
+                for place, citation in enumerate(citations, len(annotated[index])):
+                    yield _chunk(head, index, {"annotations": [_url_citation(citation) | {"index": place}]})
                 yield _chunk(head, index, {}, finish_reason=reason)
     if wants_usage:
         yield head | {"object": "chat.completion.chunk", "choices": [], "usage": usage(*used)}
@@ -58,7 +64,8 @@ async def whole(head: dict[str, Any], events: Events, number: int, prompt_tokens
                     choice["logprobs"] = choice["logprobs"] or {"content": [], "refusal": None}
                     choice["logprobs"]["content"] += logprobs
             case Returned():
-                message.setdefault("annotations", []).append(tool_turn(event))
+                turn = _begun(event.called)["tool_call"] | _done(event)["tool_call"]
+                message.setdefault("annotations", []).append({"type": "tool_call", "tool_call": turn})
             case Asked():
                 message.setdefault("tool_calls", []).append(_tool_call(event))
             case Ended(reason, citations, read, generated):
@@ -76,17 +83,14 @@ def _chunk(head: dict[str, Any], index: int, delta: dict[str, Any], **more: Any)
     return head | {"object": "chat.completion.chunk", "choices": [choice]}
 
 
-def tool_turn(event: Called | Returned) -> dict[str, Any]:
-    """A call of this server's tools, for whoever shows what was searched and computed."""
-    called = event if isinstance(event, Called) else event.called
-    turn: dict[str, Any] = {"id": called.id, "name": called.name, "arguments": called.arguments}
-    if isinstance(event, Called):
-        turn["status"] = "in_progress"
-    else:
-        result = event.result
-        sources = [{"title": title, "url": url} for title, url, _ in result.sources]
-        turn |= {"status": "completed", "output": result.output, "error": result.error, "sources": sources}
-    return {"type": "tool_call", "tool_call": turn}
+def _begun(called: Called) -> dict[str, Any]:
+    return {"type": "tool_call", "tool_call": {"id": called.id, "name": called.name, "arguments": called.arguments}}
+
+
+def _done(returned: Returned) -> dict[str, Any]:
+    result = returned.result
+    sources = [{"title": title, "url": url} for title, url, _ in result.sources]
+    return {"type": "tool_call", "tool_call": {"output": result.output, "error": result.error, "sources": sources}}
 
 
 def _tool_call(asked: Asked) -> dict[str, Any]:

@@ -54,27 +54,29 @@ class Engine:
             yield {"error": {"message": "the grammar is none", "type": "BadRequestError", "param": None, "code": 400}}
             return
         ids = text if isinstance(text, list) else written(self.tokenizer, text)
-        for place, token in enumerate(ids):
-            try:
+        ended = False
+        try:
+            for place in range(len(ids)):
                 await asyncio.sleep(0.01 if asked["seed"] == SLOW else 0)
-            except asyncio.CancelledError:
-                self.left += 1
-                raise
-            if text == "broken" and place:
-                raise RuntimeError("the engine is gone")
-            said = self.tokenizer.decode(ids[: place + 1])
-            cut = next((stop for stop in asked["stop"] if stop in said), None)
-            full = place + 1 == asked["max_tokens"]
-            reason = "stop" if token in asked["stop_token_ids"] or cut else "length" if full else None
-            logprobs = None
-            if asked.get("logprobs") is not None:
-                tops = {f"token_id:{token}": -0.5} | {f"token_id:{other}": -1.0 - other for other in range(2)}
-                logprobs = {"tokens": [f"token_id:{token}"], "token_logprobs": [-0.5], "top_logprobs": [tops]}
-            choice = {"index": 0, "text": "", "token_ids": [token], "logprobs": logprobs, "finish_reason": reason}
-            yield {"choices": [choice]}
-            if reason:
-                break
-        yield {"choices": [], "usage": {}}
+                if text == "broken" and place:
+                    raise RuntimeError("the engine is gone")
+                yield {"choices": [choice := self._choice(asked, ids[: place + 1])]}
+                if ended := choice["finish_reason"] is not None:
+                    break
+            yield {"choices": [], "usage": {}}
+        finally:
+            self.left += not ended
+
+    def _choice(self, asked: dict[str, Any], ids: list[int]) -> dict[str, Any]:
+        """As vLLM tells of the last of these ids."""
+        said, token = self.tokenizer.decode(ids), ids[-1]
+        stopped = token in asked["stop_token_ids"] or any(stop in said for stop in asked["stop"])
+        reason = "stop" if stopped else "length" if len(ids) == asked["max_tokens"] else None
+        logprobs = None
+        if asked.get("logprobs") is not None:
+            tops = {f"token_id:{token}": -0.5} | {f"token_id:{other}": -1.0 - other for other in range(2)}
+            logprobs = {"tokens": [f"token_id:{token}"], "token_logprobs": [-0.5], "top_logprobs": [tops]}
+        return {"index": 0, "text": "", "token_ids": [token], "logprobs": logprobs, "finish_reason": reason}
 
 
 class Box:

@@ -114,15 +114,29 @@ def test_the_stream_shows_calls_results_and_sources(here: Served) -> None:
     assert "".join(delta["content"] or "" for delta in deltas) == "So. Ada [1], see [9]."
     shown = [each for delta in deltas for each in delta.get("annotations") or []]
     assert [each["type"] for each in shown] == ["tool_call"] * 4 + ["url_citation"]
+    assert [each["index"] for each in shown] == [0, 1, 0, 1, 2]
     turns = [each["tool_call"] for each in shown[:4]]
-    assert [turn["status"] for turn in turns] == ["in_progress"] * 2 + ["completed"] * 2
-    assert turns[0]["id"] == turns[2]["id"] != turns[1]["id"] == turns[3]["id"]
+    assert [sorted(turn) for turn in turns] == [["arguments", "id", "name"]] * 2 + [["error", "output", "sources"]] * 2
+    assert turns[0]["id"] != turns[1]["id"]
     assert turns[2]["sources"] == [{"title": title, "url": url} for title, url, _ in SOURCES]
     assert shown[4]["url_citation"] == {"start_index": 8, "end_index": 11, "title": "Ada", "url": "https://a.example/"}
     places = [place for place, delta in enumerate(deltas) if delta.get("annotations")]
     assert places[-1] == len(deltas) - 2 and chunks[-1]["choices"][0]["finish_reason"] == "stop"
     assert last["choices"] == [] and last["usage"]["completion_tokens"] > 0
     assert "Tools: web_search." in told(here)
+
+
+def test_clients_put_a_stream_together(here: Served) -> None:
+    written = ["So. " + call("web_search", query="Ada") + call("python", code="1") + END, "Ada [1]." + END]
+    whole = chat(here, *written, model="fake-tools").choices[0].message
+    here.engine.told(*written)
+    with here.client.chat.completions.stream(model="fake-tools", messages=ask("Who?")) as stream:  # type: ignore
+        message = stream.get_final_completion().choices[0].message
+    assert message.content == whole.content
+    for kind in ("tool_call", "url_citation"):
+        assert [each | {"id": ""} for each in annotations(message, kind)] == [
+            each | {"id": ""} for each in annotations(whole, kind)
+        ]
 
 
 def test_what_an_answer_cites() -> None:
@@ -300,7 +314,7 @@ def test_who_hangs_up_is_no_longer_answered(here: Served, number: int) -> None:
     end = time.monotonic() + 5
     while not here.engine.left and time.monotonic() < end:
         time.sleep(0.01)
-    assert here.engine.left == 1
+    assert here.engine.left
 
 
 CHAT = {"model": "fake", "messages": ask("Hi")}

@@ -202,7 +202,7 @@ def test_a_program_of_the_models_is_run(client):
         model="tiny", messages=ask("What?"), tools=[python], tool_choice=python, stream=True, max_tokens=150
     )
     shown = [each for chunk in stream for each in getattr(chunk.choices[0].delta, "annotations", None) or []]
-    assert shown == [] or [each["tool_call"]["status"] for each in shown[:2]] == ["in_progress", "completed"]
+    assert shown == [] or ("name" in shown[0]["tool_call"] and "output" in shown[1]["tool_call"])
     response = client.responses.create(model="tiny", input="What colour does Cy like?")
     assert response.output_text == "Cy likes blue." and response.status == "completed"
 
