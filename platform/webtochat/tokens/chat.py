@@ -222,7 +222,7 @@ class Reader:
         """`calls`: whether there are any; else what looks like one is text."""
         forms = (tokenizer.markers.call, tokenizer.markers.call_end) if calls else (None, None)
         self._open, self._close = (_token_of(tokenizer, form) for form in forms)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._end = tokenizer, tokenizer.stops[0]
         self._run: list[int] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
@@ -234,7 +234,7 @@ class Reader:
         for token in ids:
             if self.reply.ended:
                 break
-            if token == self._tokenizer.stops[0]:
+            if token == self._end:
                 self._speak(whole=True)
                 self.reply.ended = True
             elif token == self._open and not self.calling:
