@@ -297,6 +297,10 @@ class Serve(Operation):
     max_model_length: int | None = None
     temperature: float = 0.7
     system_prompt: str | None = None
+    tools: bool = True
+    """Run what `tools` names, as far as there is an index for it, for who asks for it: docs/serving.md."""
+    cite_share: float = Field(0.5, gt=0, le=1)
+    """Sources of an answer that names none: those whose shown text has such a share of its words."""
 
 
 class Actors(Section):
@@ -340,7 +344,15 @@ class Cluster(Section):
     """Per worker and forward pass; the rest of the batch is accumulated. None: the whole share."""
     tool_threads: int = Field(8, ge=1)
     """Calls of tools that run beside each other where many conversations are answered together."""
-    engines: int = 1
+    tool_replicas: int = Field(1, ge=1)
+    """Processes that run tools for the served model, each with so many calls at a time."""
+    engines: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] = 1
+    """Of the served model, and for files of prompts. [fewest, most]: as many as are asked; from 0: none while nobody
+    asks."""
+    engine_requests: int = Field(32, ge=1)
+    """At a time: where an engine has more, another is started, up to the most."""
+    engine_idle_seconds: float = Field(600.0, ge=0)
+    """With fewer requests for so long, one goes."""
     engine_gpus: int | None = None
     kv_cache_gib: float = 1.0
     """vLLM's cache on CPU."""
@@ -357,7 +369,7 @@ class Cluster(Section):
         """Fewest and most."""
         return (self.train_workers, self.train_workers) if isinstance(self.train_workers, int) else self.train_workers
 
-    @field_validator("train_workers")
+    @field_validator("train_workers", "engines")
     @classmethod
     def in_order(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
         if isinstance(value, tuple) and value[0] > value[1]:

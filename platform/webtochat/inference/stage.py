@@ -75,14 +75,17 @@ def _spread(recipe: Recipe, model: Artifact, parts: str, due: list[int]) -> Iter
     """Each part's row as it is answered."""
     if not due:
         return
-    gpus = gpus_per_engine(recipe.cluster.engine_gpus)
+    gpus, engines = gpus_per_engine(recipe.cluster.engine_gpus), recipe.cluster.engines
+    fewest, most = (engines, engines) if isinstance(engines, int) else engines
     ray.data.DataContext.get_current().enable_progress_bars = False
     data = ray.data.from_items([{"part": number} for number in due], override_num_blocks=len(due))
     answered = data.map(
         Answerer,  # type: ignore[arg-type]  # mypy does not see fn_constructor_args
         fn_constructor_args=[recipe, ModelPath.of(model), model.stage != "pretrain", parts, gpus],
         num_cpus=1, num_gpus=gpus,
-        compute=ray.data.ActorPoolStrategy(size=min(recipe.cluster.engines, len(due))),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(max(1, fewest), len(due)), max_size=min(most, len(due))
+        ),
     )  # fmt: skip
     yield from answered.iter_rows()
 
