@@ -174,6 +174,7 @@ class Door:
         """Raises Refusal where others took the room meanwhile."""
         self._room()
         self._turns[turn.id] = turn
+        turn.began_to_answer = self._tell_queue
         self._tell_queue()
 
     def end(self, turn: Turn, key: api_keys.Key | None) -> None:

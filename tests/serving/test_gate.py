@@ -238,7 +238,7 @@ def test_a_full_server_says_when_to_come_again() -> None:
     full = next(answer for answer in answers if answer.status_code == 429)
     assert code(full) == (429, "server_full") and full.headers["retry-after"] == "1"
     assert answers[5].status_code == 200
-    assert max(running for running, _ in queue) == 2 and queue[-1] == (0, 0) and (2, 2) in queue
+    assert max(running for running, _ in queue) == 2 and queue[-1] == (0, 0) and {(2, 2), (2, 1), (2, 0)} <= set(queue)
 
 
 def test_an_answer_has_its_time() -> None:
