@@ -297,7 +297,7 @@ def main() -> None:
     arguments.add_argument("recipe", nargs="?", help="of a model that is there")
     arguments.add_argument("overrides", nargs="*", metavar="key=value")
     arguments.add_argument("--seconds", type=float, default=30, help="of each number of clients")
-    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--rounds", type=int, default=3, help="0: only what the following ask for")
     arguments.add_argument("--soak", type=float, metavar="MINUTES")
     arguments.add_argument("--kill", action="store_true", help="SIGKILL the model's replica")
     arguments.add_argument("--roll", action="store_true", help="have a newer model take over")
@@ -310,6 +310,7 @@ def main() -> None:
 
     from serving.app import name_of, newest_model
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the servers with it
     chosen = recipes.load(options.recipe, options.overrides)
     name, port, found = name_of(chosen), 8123, newest_model(chosen)
     with tempfile.TemporaryDirectory(prefix="webtochat-benchmark-") as temporary:
@@ -329,7 +330,7 @@ def main() -> None:
                         load = asyncio.run(loaded(port, name, clients, options.seconds))
                         loads[system, clients].append(load)
                         print(number, system, clients, f"{load.rate:.0f} tokens/s, {load.first:.1f} ms", flush=True)
-        told = table(loads)
+        told = table(loads) if options.rounds else ""
         if options.soak or options.kill or options.roll:
             told += f"\n\nThe assistant with {CLIENTS[-1]} clients:\n\n"
             with running(commands["assistant"], port, name, folder / "assistant.log") as process:
