@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ QUESTIONS = [
     "Tell me a story about a lighthouse.", "Who are you?", "What is the capital of France?", "Write about the sea.",
     "What is 12 + 30?", "Tell me about a garden in the spring.", "How does a kite fly?", "Describe your day.",
 ]  # fmt: skip
-START_SECONDS = 300
+START_SECONDS, AROUND_SECONDS = 300, 10
 SHARE, MILLISECONDS = 0.9, 15
 """What is aimed at: throughput of ray.serve.llm's, and time to first token more than its, of one client."""
 
@@ -95,7 +95,7 @@ async def ask(http: aiohttp.ClientSession, port: int, name: str, question: str, 
                 if first is None and event["choices"] and event["choices"][0]["delta"].get("content"):
                     first = time.perf_counter() - began
                 usage = event.get("usage") or usage
-    except aiohttp.ClientError as error:
+    except (aiohttp.ClientError, TimeoutError) as error:
         load.failures.append(type(error).__name__)
         return
     if usage is None:
@@ -107,13 +107,19 @@ async def ask(http: aiohttp.ClientSession, port: int, name: str, question: str, 
         load.firsts.append(first)
 
 
-async def loaded(port: int, name: str, clients: int, seconds: float) -> Load:
+async def loaded(port: int, name: str, clients: int, seconds: float, on: Callable[[], bool] = lambda: False) -> Load:
+    """`on`: whether to go on after that, for START_SECONDS at most."""
     load, began = Load(), time.perf_counter()
+
+    def going() -> bool:
+        took = time.perf_counter() - began
+        return took < seconds or (took < seconds + START_SECONDS and on())
+
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as http:
 
         async def client(number: int) -> None:
             place = number
-            while time.perf_counter() - began < seconds:
+            while going():
                 await ask(http, port, name, QUESTIONS[place % len(QUESTIONS)], load)
                 place += 1
 
@@ -196,21 +202,25 @@ def plain(model: str, name: str, port: int) -> None:
 # the assistant under load --------------------------------------------------------------------------------------------
 
 
-def during(port: int, name: str, seconds: float, act: Callable[[], object]) -> Load:
-    """The most clients for so long; `act` after a fifth of it."""
-    timer = threading.Timer(seconds / 5, act)
+def during(port: int, name: str, act: Callable[[], object], on: Callable[[], bool]) -> Load:
+    """The most clients, until some time after `on` holds no more; `act` in between."""
+    timer = threading.Timer(AROUND_SECONDS, act)
     timer.start()
-    load = asyncio.run(loaded(port, name, CLIENTS[-1], seconds))
-    timer.join()
+    load = asyncio.run(loaded(port, name, CLIENTS[-1], 2 * AROUND_SECONDS, on))
+    after = asyncio.run(loaded(port, name, CLIENTS[-1], AROUND_SECONDS))
+    for key in ("seconds", "tokens", "answers", "failures"):
+        setattr(load, key, getattr(load, key) + getattr(after, key))
     return load
 
 
-def kill_replica(server: psutil.Process) -> None:
+def replicas(server: psutil.Process) -> list[psutil.Process]:
+    """Of the model."""
+    found = []
     for process in server.children(recursive=True):
-        if "ServeReplica" in (title := " ".join(process.cmdline())) and ":model" in title:
-            process.send_signal(signal.SIGKILL)
-            return
-    raise SystemExit("no replica of the model to kill")
+        with suppress(psutil.Error):
+            if "ServeReplica" in (title := " ".join(process.cmdline())) and ":model" in title:
+                found.append(process)
+    return found
 
 
 def commit_newer(manifest: Path) -> None:
@@ -223,10 +233,8 @@ def commit_newer(manifest: Path) -> None:
 def megabytes(server: psutil.Process) -> float:
     total = 0
     for process in [server, *server.children(recursive=True)]:
-        try:
+        with suppress(psutil.Error):
             total += process.memory_full_info().uss
-        except psutil.Error:
-            continue
     return total / 1e6
 
 
@@ -289,7 +297,7 @@ def main() -> None:
     arguments.add_argument("recipe", nargs="?", help="of a model that is there")
     arguments.add_argument("overrides", nargs="*", metavar="key=value")
     arguments.add_argument("--seconds", type=float, default=30, help="of each number of clients")
-    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--rounds", type=int, default=3, help="0: only what the following ask for")
     arguments.add_argument("--soak", type=float, metavar="MINUTES")
     arguments.add_argument("--kill", action="store_true", help="SIGKILL the model's replica")
     arguments.add_argument("--roll", action="store_true", help="have a newer model take over")
@@ -302,6 +310,7 @@ def main() -> None:
 
     from serving.app import name_of, newest_model
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the servers with it
     chosen = recipes.load(options.recipe, options.overrides)
     name, port, found = name_of(chosen), 8123, newest_model(chosen)
     with tempfile.TemporaryDirectory(prefix="webtochat-benchmark-") as temporary:
@@ -321,7 +330,7 @@ def main() -> None:
                         load = asyncio.run(loaded(port, name, clients, options.seconds))
                         loads[system, clients].append(load)
                         print(number, system, clients, f"{load.rate:.0f} tokens/s, {load.first:.1f} ms", flush=True)
-        told = table(loads)
+        told = table(loads) if options.rounds else ""
         if options.soak or options.kill or options.roll:
             told += f"\n\nThe assistant with {CLIENTS[-1]} clients:\n\n"
             with running(commands["assistant"], port, name, folder / "assistant.log") as process:
@@ -331,10 +340,15 @@ def main() -> None:
                     told += shown(load, f"{options.soak:g} minutes") + " Megabytes, the most in each tenth of them: "
                     told += ", ".join(f"{look:,.0f}" for look in looks) + ".\n"
                 if options.roll:
-                    load = during(port, name, 90, lambda: commit_newer(mine / "manifest.json"))
+                    log = folder / "assistant.log"
+                    load = during(
+                        port, name, lambda: commit_newer(mine / "manifest.json"),
+                        lambda: "now with" not in log.read_text(),
+                    )  # fmt: skip
                     told += shown(load, "while a newer model took over") + "\n"
                 if options.kill:
-                    load = during(port, name, 90, lambda: kill_replica(server))
+                    [old] = replicas(server)
+                    load = during(port, name, old.kill, lambda: replicas(server) in ([], [old]))
                     told += shown(load, "while its model's replica was killed") + "\n"
     print(told)
     if options.write:

@@ -21,7 +21,7 @@ def main() -> None:
 
         from webtochat import recipe as recipes
         from webtochat.errors import UserError
-        from webtochat.inference.stage import generate
+        from webtochat.inference.stage import Job, generate
         from webtochat.run import Screen
 
         prompts = [each for each in options.overrides if "=" not in each]
@@ -29,10 +29,12 @@ def main() -> None:
         if len(prompts) != 1:
             raise UserError("which prompts? jobs/generate.py RECIPE prompts.jsonl --out answers.jsonl")
         chosen = placed(recipes.load(options.recipe, overrides), overrides)
-        model = newest_model(chosen)
-        with chatter_to_log(chosen, True) as screen, ray_started(chosen):
-            told = generate(chosen, model, prompts[0], options.out, Screen(screen))
-            print(f"generate: {told}  [{options.out}]", file=screen)
+        job = Job(chosen, newest_model(chosen), prompts[0], options.out)
+        told = job.done()
+        if told is None:
+            with chatter_to_log(chosen, True) as screen, ray_started(chosen):
+                told = generate(job, Screen(screen))
+        print(f"generate: {told}  [{options.out}]")
 
     guarded(work)
 

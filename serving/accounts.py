@@ -90,7 +90,8 @@ class Metrics:
     def tell(self, turn: Turn) -> None:
         if turn.refusal:
             self._refused.inc(tags={"reason": turn.refusal})
-        path = turn.path if turn.status != 404 else "unknown"
+        # Whoever is refused, or asks for what is not there, may write anything.
+        path = "other" if turn.refusal or turn.status in (404, 405) else turn.path
         self._requests.inc(tags={"path": path, "status": str(turn.status)})
         self._took.observe(max(turn.seconds, 1e-6), tags={"path": path})
         if turn.first_token_seconds is not None:

@@ -126,11 +126,11 @@ class Door:
     # how much --------------------------------------------------------------------------------------------------------
 
     def budgets(self, key: api_keys.Key) -> Budgets:
-        limits = (key.requests_per_minute, key.tokens_per_minute)
-        held = self._budgets.get(f"{key.sha256} {limits}")
-        if held is None:
-            held = self._budgets[f"{key.sha256} {limits}"] = Budgets(*(each and Budget(each) for each in limits))
-        return held
+        place = f"{key.sha256} {key.requests_per_minute} {key.tokens_per_minute}"
+        if place not in self._budgets:
+            limits = (key.requests_per_minute, key.tokens_per_minute)
+            self._budgets[place] = Budgets(*(Budget(limit) if limit else None for limit in limits))
+        return self._budgets[place]
 
     def admit(self, key: api_keys.Key | None) -> None:
         """Raises Refusal where the key's budgets are spent, or where the server is full; else the request counts."""
@@ -174,6 +174,7 @@ class Door:
         """Raises Refusal where others took the room meanwhile."""
         self._room()
         self._turns[turn.id] = turn
+        turn.began_to_answer = self._tell_queue
         self._tell_queue()
 
     def end(self, turn: Turn, key: api_keys.Key | None) -> None:

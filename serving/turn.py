@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +38,8 @@ class Turn:
     spans: list[Span] = field(default_factory=list)
     asked: str | None = None
     """The request's body, where texts are kept."""
+    began_to_answer: Callable[[], None] = lambda: None
+    """Called at the first token."""
 
     @property
     def seconds(self) -> float:
@@ -92,7 +94,9 @@ async def _noted(
     tokens, usage = 0, None
     try:
         async for chunk in chunks:
-            turn.first_token = turn.first_token or time.time_ns()
+            if not turn.first_token:
+                turn.first_token = time.time_ns()
+                turn.began_to_answer()
             usage = chunk.get("usage") or usage
             tokens += len(chunk.get("choices", ()))
             for choice in chunk.get("choices", ()) if turn.asked is not None else ():

@@ -238,7 +238,7 @@ def test_a_full_server_says_when_to_come_again() -> None:
     full = next(answer for answer in answers if answer.status_code == 429)
     assert code(full) == (429, "server_full") and full.headers["retry-after"] == "1"
     assert answers[5].status_code == 200
-    assert max(running for running, _ in queue) == 2 and queue[-1] == (0, 0) and (2, 2) in queue
+    assert max(running for running, _ in queue) == 2 and queue[-1] == (0, 0) and {(2, 2), (2, 1), (2, 0)} <= set(queue)
 
 
 def test_an_answer_has_its_time() -> None:
@@ -281,8 +281,10 @@ def test_the_job_makes_shows_and_revokes(tmp_path: Path) -> None:
     assert keys.known([held], made.stdout.strip()) == held and held.requests_per_minute == 60
     again = job(where, "--name", "ann")
     assert again.returncode == 2 and "already" in again.stderr and again.stderr.count("\n") == 1
-    assert '"name":"ann"' in job(where).stdout and held.sha256 not in job(where).stdout
+    listed = job(where).stdout
+    assert '"name":"ann"' in listed and held.sha256 not in listed
     assert job(where, "--revoke", "ann").returncode == 0 and keys.read(str(tmp_path / "keys.jsonl")) == []
-    for arguments in ((where, "--revoke", "ann"), ("--name", "x"), ("serve.keys=env:X_KEYS", "--name", "x")):
-        told = job(*arguments)
-        assert told.returncode == 2 and told.stderr.startswith("error: "), told.stderr
+    told = job("--name", "x")
+    assert told.returncode == 2 and told.stderr == (
+        "error: where are the keys? set serve.keys to a file, in the recipe or on this line\n"
+    )

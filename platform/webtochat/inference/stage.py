@@ -25,67 +25,84 @@ from webtochat.tokens.tokenizer import Tokenizer
 PLAN = "plan.json"
 
 
-def generate(recipe: Recipe, model: Artifact, prompts: str, out: str, screen: Screen) -> str:
-    """Answers `prompts` (JSONL or Parquet) into `out` (JSONL), row for row. Returns what was done, in a line. Raises
-    UserError where `out` was made with something else."""
-    if not out.endswith(".jsonl"):
-        raise UserError(f"--out {out}: answers are written as JSON lines, to a name that ends in .jsonl")
-    out = out if storage.is_remote(out) else os.path.abspath(out)
-    parts, record = f"{out}.parts", f"{out}.made.json"
-    source = DataSource(path=prompts)
-    identity = recipe.identity("generate") | {
-        "model": model.content_hash, "system_prompt": recipe.serve.system_prompt,
-        "prompts": rows.identity(source, None),
-    }  # fmt: skip
-    plan = _held(record, storage.join(parts, PLAN))
-    changed = artifact.differences(plan["identity"], identity) if plan else []
-    if changed or (plan is None and storage.exists(out)):
-        what = f"was made with something else ({'; '.join(changed[:6])})" if changed else "is there already"
-        raise UserError(f"{out} {what}: remove it with {parts} and {record}, or choose another --out")
-    if plan is None or not storage.exists(record):
-        plan = plan or _split(source, parts, identity)
-        _answer(recipe, model, parts, plan["parts"], screen)
-        counts = batch.join(parts, plan["parts"], out)
-        storage.write_bytes(record, json.dumps(plan | {"counts": counts}, indent=1).encode())
-    storage.delete(parts)
-    return _told(json.loads(storage.read_bytes(record)))
+def generate(job: Job, screen: Screen) -> str:
+    """Answers all prompts. Returns what was done, in a line."""
+    plan = job.plan() or _split(job)
+    _answer(job, plan["parts"], screen)
+    counts = batch.join(job.parts, plan["parts"], job.out)
+    storage.write_bytes(job.record, json.dumps(plan | {"counts": counts}, indent=1).encode())
+    return job.done() or ""
 
 
-def _held(*paths: str) -> dict[str, Any] | None:
-    found = next(filter(storage.exists, paths), None)
-    return json.loads(storage.read_bytes(found)) if found else None
+class Job:
+    """A file of prompts (JSONL or Parquet), and the file of answers that is to be made of it."""
+
+    def __init__(self, recipe: Recipe, model: Artifact, prompts: str, out: str):
+        """Raises UserError where `out` is there, or begun, and made with something else."""
+        if not out.endswith(".jsonl"):
+            raise UserError(f"--out {out}: answers are written as JSON lines, to a name that ends in .jsonl")
+        self.recipe, self.model, self.prompts = recipe, model, DataSource(path=prompts)
+        self.out = out if storage.is_remote(out) else os.path.abspath(out)
+        self.parts, self.record = f"{self.out}.parts", f"{self.out}.made.json"
+        self.identity = recipe.identity("generate") | {
+            "model": model.content_hash, "system_prompt": recipe.serve.system_prompt,
+            "prompts": rows.identity(self.prompts, None),
+        }  # fmt: skip
+        plan = self.plan()
+        changed = artifact.differences(plan["identity"], self.identity) if plan else []
+        if changed or (plan is None and storage.exists(self.out)):
+            what = f"was made with something else ({'; '.join(changed[:6])})" if changed else "is there already"
+            raise UserError(f"{out} {what}: remove it, {self.parts} and {self.record}, or choose another --out")
+
+    def plan(self) -> dict[str, Any] | None:
+        """What was begun, if anything was."""
+        places = [storage.join(self.parts, PLAN)]
+        if storage.exists(self.out):
+            places.insert(0, self.record)
+        found = next(filter(storage.exists, places), None)
+        return json.loads(storage.read_bytes(found)) if found else None
+
+    def done(self) -> str | None:
+        """What was done, in a line, where all is."""
+        if not (storage.exists(self.out) and storage.exists(self.record)):
+            return None
+        storage.delete(self.parts)
+        made = json.loads(storage.read_bytes(self.record))
+        counts = Counter(made["counts"]) + Counter(made["unread"])
+        answered = counts.pop("answered", 0)
+        failed = "".join(f", {count:,} not ({reason})" for reason, count in counts.most_common())
+        return f"{answered:,} answered{failed}"
 
 
-def _split(source: DataSource, parts: str, identity: dict[str, Any]) -> dict[str, Any]:
+def _split(job: Job) -> dict[str, Any]:
     """Cuts the prompts into parts. The plan is written when all of them are."""
     unread: Counter[str] = Counter()
-    count = batch.split(rows.read(source, None, unread), parts, identity["generate"]["part_rows"])
-    plan = {"identity": identity, "parts": count, "unread": unread}
-    storage.write_bytes(storage.join(parts, PLAN), json.dumps(plan).encode())
+    count = batch.split(rows.read(job.prompts, None, unread), job.parts, job.recipe.generate.part_rows)
+    plan = {"identity": job.identity, "parts": count, "unread": unread}
+    storage.write_bytes(storage.join(job.parts, PLAN), json.dumps(plan).encode())
     return plan
 
 
-def _answer(recipe: Recipe, model: Artifact, parts: str, count: int, screen: Screen) -> None:
-    due = [number for number in range(count) if not storage.exists(batch.part_path(parts, "answers", number))]
-    for done, _ in enumerate(_spread(recipe, model, parts, due), count - len(due) + 1):
+def _answer(job: Job, count: int, screen: Screen) -> None:
+    due = [number for number in range(count) if not storage.exists(batch.part_path(job.parts, "answers", number))]
+    for done, _ in enumerate(_spread(job, due), count - len(due) + 1):
         screen.progress(f"  generate: {done:,}/{count:,} parts ({100 * done / count:.0f}%)")
 
 
-def _spread(recipe: Recipe, model: Artifact, parts: str, due: list[int]) -> Iterator[dict[str, Any]]:
+def _spread(job: Job, due: list[int]) -> Iterator[dict[str, Any]]:
     """Each part's row as it is answered."""
     if not due:
         return
-    gpus, engines = gpus_per_engine(recipe.cluster.engine_gpus), recipe.cluster.engines
+    cluster = job.recipe.cluster
+    gpus, engines = gpus_per_engine(cluster.engine_gpus), cluster.engines
     fewest, most = (engines, engines) if isinstance(engines, int) else engines
     ray.data.DataContext.get_current().enable_progress_bars = False
     data = ray.data.from_items([{"part": number} for number in due], override_num_blocks=len(due))
     answered = data.map(
         Answerer,  # type: ignore[arg-type]  # mypy does not see fn_constructor_args
-        fn_constructor_args=[recipe, ModelPath.of(model), model.stage != "pretrain", parts, gpus],
+        fn_constructor_args=[job.recipe, ModelPath.of(job.model), job.model.stage != "pretrain", job.parts, gpus],
         num_cpus=1, num_gpus=gpus,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=min(max(1, fewest), len(due)), max_size=min(most, len(due))
-        ),
+        compute=ray.data.ActorPoolStrategy(min_size=min(max(1, fewest), len(due)), max_size=min(most, len(due))),
     )  # fmt: skip
     yield from answered.iter_rows()
 
@@ -110,9 +127,3 @@ class Answerer:
         told = batch.answer(asked, self._engine.generate, self._asking, seed)
         batch.write(batch.part_path(self._parts, "answers", row["part"]), told)
         return row
-
-
-def _told(made: dict[str, Any]) -> str:
-    counts = Counter(made["counts"]) + Counter(made["unread"])
-    answered = counts.pop("answered", 0)
-    return f"{answered:,} answered" + "".join(f", {count:,} not ({reason})" for reason, count in counts.most_common())
