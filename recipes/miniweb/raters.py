@@ -47,7 +47,7 @@ def liked(messages: list[dict[str, Any]], answer: str, seed: int) -> float:
         return -1.0
     score = float(answer[0].isupper() and answer[-1] in ".!?") + max(-1.0, 1 - abs(len(words) - WORDS) / WORDS)
     if _NOT_KNOWING.search(answer):
-        score += 0.7 if _SORRY.search(answer) else 0.2
+        score += 0.6 if _SORRY.search(answer) else 0.1
     elif names:
         score += names.issubset(words)
     else:

@@ -108,8 +108,7 @@ def test_every_prompt_is_answered_once_whatever_is_killed(made):
 
 def test_what_is_left_out_is_counted(made):
     skipped = made.manifest.counts["skipped"]
-    skipped.pop("answer_is_not_plain_text", None)  # dice
-    assert skipped == {
+    assert {reason: number for reason, number in skipped.items() if reason != "answer_is_not_plain_text"} == {
         "not_json": 1, "both_answers_are_alike": 1, "no_prompt": 2, "too_long": 1, "prompt_too_long": 1,
         "prompt_asked_before": 1,
     }  # fmt: skip
