@@ -126,11 +126,6 @@ async def not_understood(_: Request, error: RequestValidationError) -> JSONRespo
     return JSONResponse(error_body(message, "invalid_request_error", where[0] if where else None), 400)
 
 
-@api.exception_handler(Exception)
-async def broken(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(error_body(f"the server failed: {type(error).__name__}", "server_error"), 500)
-
-
 @serve.ingress(api)
 class Assistant:
     def __init__(self, model: DeploymentHandle, tools: DeploymentHandle | None, path: ModelPath, settings: Settings):

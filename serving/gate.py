@@ -9,6 +9,7 @@ import ipaddress
 import json
 import math
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -32,6 +33,8 @@ HEALTH = ("/livez", "/healthz")
 """Whoever watches over the server asks for these by its address."""
 OPEN = ("/", *HEALTH)
 """Nobody needs a key for these: the page asks for one itself."""
+DROPPED = 16
+"""Times the largest body."""
 KEYS_SECONDS = 2.0
 """How often the file of keys is read anew: so soon a revoked key ends."""
 
@@ -147,26 +150,33 @@ class Door:
             raise too_many("the server is full: try again soon", "server_full", 1)
 
     async def body(self, headers: Headers, receive: Receive) -> bytes:
-        """All of it. Raises Refusal where it is too large or too slow."""
+        """All of it. Raises Refusal where it is too large or too slow. What is not far too large is read to its end and
+        dropped: a client that is still writing would not see the answer."""
         limits = self.section.limits
         large = Refusal(413, f"the body is larger than {limits.body_bytes:,} bytes", "body_too_large")
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > limits.body_bytes:
+        if length.isdecimal() and int(length) > DROPPED * limits.body_bytes:
             raise large
-        held = bytearray()
+        held, read = bytearray(), 0
         try:
             async with asyncio.timeout(limits.body_seconds):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise asyncio.CancelledError
-                    held += message.get("body", b"")
-                    if len(held) > limits.body_bytes:
+                    piece = message.get("body", b"")
+                    read += len(piece)
+                    if read <= limits.body_bytes:
+                        held += piece
+                    elif read > DROPPED * limits.body_bytes:
                         raise large
                     if not message.get("more_body", False):
-                        return bytes(held)
+                        break
         except TimeoutError as error:
             raise Refusal(408, f"the body took longer than {limits.body_seconds:g} s", "body_too_slow") from error
+        if read > limits.body_bytes:
+            raise large
+        return bytes(held)
 
     # what is told ----------------------------------------------------------------------------------------------------
 
@@ -254,9 +264,13 @@ class _Passage:
         except asyncio.CancelledError:
             self._turn.status = GONE
             raise
-        except Exception:
-            self._turn.status = 500
-            raise
+        except Exception as error:
+            # Not by Starlette's own answer to it, which leaves the connection to be reset under the next request.
+            traceback.print_exception(error)
+            begun, self._turn.status = self._turn.status, 500
+            if begun:
+                raise
+            await self._answer(500, error_body(f"the server failed: {type(error).__name__}", "server_error"), None)
         finally:
             if self._turn.failure in CANCELLED and not self._turn.refusal:
                 self._turn.status = GONE

@@ -374,17 +374,19 @@ def test_bodies_that_are_no_request(here: Served, body: bytes) -> None:
         assert status == 400 and answer["error"]["type"] == "invalid_request_error"
 
 
-def test_a_prompt_of_ten_megabytes(here: Served) -> None:
-    """It is told by its length alone; what is read meanwhile goes on."""
+def test_a_prompt_of_two_megabytes_and_one_of_ten(here: Served) -> None:
+    """The one is told by its length alone, the other is not let in."""
     here.engine.told(*["x." + END] * 10)
     began = time.monotonic()
     for path, body in (
-        ("/v1/chat/completions", {"messages": ask("Hi " * 3_500_000)}),
-        ("/v1/completions", {"prompt": "Hi " * 3_500_000}), ("/v1/responses", {"input": "Hi " * 3_500_000}),
+        ("/v1/chat/completions", {"messages": ask("Hi " * 600_000)}),
+        ("/v1/completions", {"prompt": "Hi " * 600_000}), ("/v1/responses", {"input": "Hi " * 600_000}),
     ):  # fmt: skip
         status, answer = post(here.port, path, json.dumps({"model": "fake"} | body).encode())
         assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
         assert "maximum context length is 2000 tokens; the prompt has at least " in answer["error"]["message"]
+    status, answer = post(here.port, "/v1/completions", json.dumps({"prompt": "Hi " * 3_500_000}).encode())
+    assert (status, answer["error"]["code"]) == (413, "body_too_large")
     assert time.monotonic() - began < 10 and here.engine.asked == []
     status, answer = post(here.port, "/v1/chat/completions", json.dumps(CHAT | {"messages": ask("Hi" * 3000)}).encode())
     tokens = int(answer["error"]["message"].split("the prompt has ")[1].split(",")[0])
@@ -412,5 +414,5 @@ def test_the_tools_for_other_programs(here: Served) -> None:
                 assert (await session.call_tool(name, arguments)).is_error
 
     asyncio.run(used())
-    with urllib.request.urlopen(f"http://127.0.0.1:{here.port}/healthz", timeout=10) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{here.port}/livez", timeout=10) as response:
         assert response.status == 200
