@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from serving.protocol import ApiError, Function
+from serving.protocol import ApiError, Function, grammar_of
 from serving.wish import Wish
 from webtochat.agent.conversation import Call, Conversation
 from webtochat.tokens.chat import Reader, marker
@@ -136,7 +136,7 @@ class Dialogue:
         return room if self._wish.limit is None else min(room, self._wish.limit - self._generated)
 
     def _request(self, forced: Sequence[Function], bound: bool) -> dict[str, Any]:
-        form = {"json": _call_schema(forced)} if forced else self._wish.form if bound else None
+        form = grammar_of(_call_schema(forced)) if forced else self._wish.form if bound else None
         return self._wish.sampling | {
             "prompt": [*self._talk.ids, *_opening(self._talk.tokenizer, forced)],
             "max_tokens": self._room(forced), "stop": [] if forced else list(self._wish.stop),

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 MOST_ANSWERS = 16
 """Each is drawn with a seed of its own, the one after that of the one before."""
+MOST_ITEMS = 4096
 WEB = ("web_search", "open_page")
 SERVER_TOOLS = {
     "web_search": WEB, "web_search_preview": WEB, "python": ("python",), "code_interpreter": ("python",),
@@ -54,10 +65,33 @@ class StreamOptions(BaseModel):
     include_usage: StrictBool = False
 
 
+def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
+    """A grammar writes out each item of an array that there may be: a billion of them take all memory."""
+    todo: list[Any] = [schema]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, dict):
+            for name in ("minItems", "maxItems"):
+                if isinstance(part.get(name), (int, float)) and part[name] > MOST_ITEMS:
+                    raise ValueError(f"{name} may be at most {MOST_ITEMS}")
+            todo += part.values()
+        elif isinstance(part, list):
+            todo += part
+    return schema
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(_bounded)]
+
+
+def grammar_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of vLLM's structured outputs. llguidance takes `oneOf`, as pydantic writes of unions, as `anyOf`."""
+    return {"json": schema | {"x-guidance": {"coerce_one_of": True}}}
+
+
 class Function(BaseModel):
     name: Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: StrictStr | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Schema | None = None
     """JSON schema of the arguments."""
 
 
@@ -90,7 +124,7 @@ class FunctionChoice(BaseModel):
 class JsonSchema(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
     name: StrictStr = "answer"
-    form: Annotated[dict[str, Any], Field(alias="schema")]
+    form: Annotated[Schema, Field(alias="schema")]
 
 
 class Form(BaseModel):
@@ -109,7 +143,7 @@ class Form(BaseModel):
     def structured_outputs(self) -> dict[str, Any] | None:
         """Of vLLM's request."""
         if self.json_schema is not None:
-            return {"json": self.json_schema.form}
+            return grammar_of(self.json_schema.form)
         return {"json_object": True} if self.type == "json_object" else None
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi.responses import StreamingResponse
+from starlette.types import Send
 
 from serving.protocol import ApiError, error_body
 
@@ -26,6 +28,14 @@ async def started(items: AsyncIterator[Item]) -> AsyncIterator[Item]:
             yield item
 
     return all_of_them()
+
+
+class Closing(StreamingResponse):
+    """Who hangs up while a piece is sent ends what makes the pieces, now and not when it is collected as garbage."""
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self.body_iterator):
+            await super().stream_response(send)
 
 
 def event_stream(events: AsyncIterator[dict[str, Any]], named: bool = False) -> StreamingResponse:
@@ -48,4 +58,4 @@ def event_stream(events: AsyncIterator[dict[str, Any]], named: bool = False) -> 
         if not named:
             yield "data: [DONE]\n\n"
 
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    return Closing(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

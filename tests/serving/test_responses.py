@@ -117,7 +117,7 @@ def test_functions_are_the_clients_and_what_was_said_goes_on(here: Served) -> No
 def test_forms(here: Served) -> None:
     form = {"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": True}
     made = respond(here, "{}" + END, text={"format": form})
-    assert here.engine.asked[0]["structured_outputs"]["json"] == {"type": "object"} and made.text.format.name == "x"
+    assert here.engine.asked[0]["structured_outputs"]["json"]["type"] == "object" and made.text.format.name == "x"
 
 
 def test_what_breaks_is_an_event(here: Served) -> None:
