@@ -162,9 +162,14 @@ def command(system: str, recipe: str, overrides: list[str], model: str, name: st
     return [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
         "--model", model, "--served-model-name", name, "--disable-log-stats", "--no-enable-log-requests",
-        *(f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}") for key, value in options.items()
-          if key != "disable_log_stats"),
+        *(f"--{key.replace('_', '-')}" + ("" if value is True else f"={shown_to_vllm(value)}")
+          for key, value in options.items() if key != "disable_log_stats"),
     ]  # fmt: skip
+
+
+def shown_to_vllm(value: Any) -> str:
+    """On its command line."""
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def engine(model: str) -> dict[str, Any]:

@@ -145,8 +145,8 @@ class Tracking:
 
         def begun(span: Span, parent: Any = None) -> Any:
             return mlflow.start_span_no_context(
-                span.name, span.kind, parent, span.asked, span.attributes, experiment_id=experiment,
-                start_time_ns=span.began,
+                span.name, span.kind, parent, span.asked, span.attributes,
+                experiment_id=None if parent else experiment, start_time_ns=span.began,
             )  # fmt: skip
 
         root = begun(whole)
