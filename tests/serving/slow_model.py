@@ -26,6 +26,7 @@ class SlowModel:
         if broken:
             raise ValueError("no such weights")
         self._name, self._words, self._seconds = name, words, seconds
+        self._ids = tiny.tokenizer().encode(f"{name} ")
         self._running = 0
 
     async def complete(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
@@ -35,7 +36,8 @@ class SlowModel:
             for number in range(words):
                 await asyncio.sleep(self._seconds)
                 end = "length" if number == words - 1 else None
-                yield {"choices": [{"index": 0, "text": f"{self._name} ", "finish_reason": end}]}
+                choice = {"index": 0, "text": f"{self._name} ", "token_ids": self._ids, "logprobs": None}
+                yield {"choices": [choice | {"finish_reason": end}]}
             read = len(request["prompt"])
             usage = {"prompt_tokens": read, "completion_tokens": words, "total_tokens": read + words}
             yield {"choices": [], "usage": usage}

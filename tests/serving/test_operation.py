@@ -120,11 +120,11 @@ def test_the_page_asks_for_the_key_and_keeps_it_in_its_tab(here: Here, browser: 
     def typed(key: str) -> None:
         browser.run(f"key.value = '{key}', key.dispatchEvent(new Event('change'))")
 
-    assert browser.run("!key.hidden && send.disabled")
+    assert browser.run("!door.hidden && send.disabled")
     typed("wtc-wrong")
-    browser.until("sessionStorage.getItem('key') === 'wtc-wrong' && !key.hidden")
+    browser.until("sessionStorage.getItem('key') === 'wtc-wrong' && !door.hidden")
     typed(here.key)
-    browser.until("document.querySelector('#model').textContent === 'tiny' && key.hidden")
+    browser.until("document.querySelector('#model').textContent === 'tiny' && door.hidden")
     browser.run("text.value = 'Hi', form.requestSubmit()")
     browser.until("document.querySelector('.assistant')?.textContent.startsWith('first first')")
     browser.run("running.abort()")
