@@ -89,6 +89,7 @@ def knowledge(run: Run) -> Artifact:
             {"messages": looked_up[place], "tools": definitions(tools)} if place in looked_up
             else conversation(each.fact.question, text)
             for place, (each, text) in enumerate(zip(asked, taught, strict=True)) if text is not None
+            for _ in range(section.answer_weight if states[place] == "known" else 1)
         ]  # fmt: skip
         found = {state: states.count(state) for state in STATES}
         stage.say(f"{len(asked):,} questions: " + ", ".join(f"{count:,} {state}" for state, count in found.items()))
@@ -96,9 +97,10 @@ def knowledge(run: Run) -> Artifact:
         counts, gain = fine_tune(stage, chat, section, [*new, *mixed], recipe.cluster, unread)
         counts |= {
             "questions": len(asked), "states": found, "held_out": sum(fact.held_out for fact in facts),
-            "lessons": len(new), "rest": len(mixed), "failed": dict(failed),
+            "lessons": len(asked) - taught.count(None), "rest": len(mixed), "failed": dict(failed),
         }  # fmt: skip
-        summary = f"{len(asked):,} questions, {found['known']:,} known, {found['unknown']:,} not; {len(new):,} taught"
+        known, unknown = found["known"], found["unknown"]
+        summary = f"{len(asked):,} questions, {known:,} known, {unknown:,} not; {counts['lessons']:,} taught"
         return stage.commit(counts=counts, summary=summary, gain=gain)
 
 
