@@ -53,9 +53,9 @@ def demo(home: Path) -> tuple[str, str]:
     agreed = rate([common(pair, "chosen") > common(pair, "rejected") for pair in pairs])
     answers = counts["answers"]
     told = (
-        f"The demo's stage took {made.manifest.wall_seconds:.0f} s, for {answers['different']:,} different answers to "
-        f"{answers['prompts']:,} prompts and {counts['steps']} steps. What its readers like, less what differs from "
-        f"reader to reader, agrees with {cell(agreed)} of the held-out pairs: no model can be expected to do better. "
+        f"The demo's: {answers['different']:,} different answers to {answers['prompts']:,} prompts, {counts['steps']} "
+        "steps. What its readers like, less what differs from reader to reader, agrees with "
+        f"{cell(agreed)} of the held-out pairs: no model can be expected to do better. "
         f"Their mean score of a prompt's answers is {answers['mean']:.2f}, of its best one {answers['best']:.2f}, of "
         f"its worst one {answers['worst']:.2f}.\n\n"
         "| how sure | pairs | mean of that | right |\n| --- | --- | --- | --- |\n"
