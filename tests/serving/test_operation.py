@@ -115,7 +115,7 @@ def test_it_is_alive_and_ready(here: Here) -> None:
 
 def test_the_page_asks_for_the_key_and_keeps_it_in_its_tab(here: Here, browser: test_report.Browser) -> None:
     browser("Page.navigate", url=f"http://127.0.0.1:{here.port}/")
-    browser.until("document.querySelector('#model').textContent === 'needs a key'")
+    browser.until("document.querySelector('#model')?.textContent === 'needs a key'")
 
     def typed(key: str) -> None:
         browser.run(f"key.value = '{key}', key.dispatchEvent(new Event('change'))")
