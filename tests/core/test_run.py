@@ -83,7 +83,8 @@ def test_a_recipe_has_one_run_and_each_stage_a_child_with_curves_and_its_manifes
 
 
 def test_a_trace_is_an_answer_and_what_it_was_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which MLflow sets: so it is as before afterwards
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     tracking = Tracking(f"{tmp_path}/x", str(tmp_path), "x")
     parts = [Span("generation", "LLM", 20, 30), Span("python", "TOOL", 30, 40, {"outcome": "ok"}, "6 * 7", "42")]
     before = mlflow.get_tracking_uri()
