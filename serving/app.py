@@ -92,7 +92,7 @@ def assistant(chosen: Recipe, found: Artifact, model: Application | DeploymentHa
     this one ends its answers first."""
     section = chosen.serve
     if section.keys and not section.keys.startswith(VARIABLE):
-        section = section.model_copy(update={"keys": absolute(section.keys)})
+        section = section.model_copy(update={"keys": storage.absolute(section.keys)})
     limits, index, functions = offered(chosen)
     tools = serve.deployment(
         ToolServer, name="tools", num_replicas=chosen.cluster.tool_replicas, ray_actor_options={"num_cpus": 0},
@@ -102,18 +102,13 @@ def assistant(chosen: Recipe, found: Artifact, model: Application | DeploymentHa
         name=name_of(chosen), created=found.manifest.created, stage=found.stage, temperature=chosen.serve.temperature,
         system_prompt=chosen.serve.system_prompt, max_model_length=chosen.serve.max_model_length, limits=limits,
         tools=tuple(functions), taught=taught(chosen), cite_share=chosen.serve.cite_share,
-        place=Place(section, section.host in LOOPBACK, absolute(chosen.workspace), chosen.name),
+        place=Place(section, section.host in LOOPBACK, storage.absolute(chosen.workspace), chosen.name),
     )  # fmt: skip
     return serve.deployment(
         Assistant, name="assistant", max_ongoing_requests=MAX_ONGOING, ray_actor_options={"num_cpus": 0},
         max_surge_percent=100, graceful_shutdown_timeout_s=chosen.serve.drain_seconds,
         graceful_shutdown_wait_loop_s=WAIT_SECONDS,
     ).bind(model, tools, ModelPath.of(found), settings)  # fmt: skip
-
-
-def absolute(path: str) -> str:
-    """As replicas find it, wherever they run."""
-    return path if storage.is_remote(path) else os.path.abspath(path)
 
 
 def name_of(chosen: Recipe) -> str:

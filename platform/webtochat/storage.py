@@ -40,6 +40,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def absolute(path: str) -> str:
+    """As processes with other working directories find it."""
+    return path if is_remote(path) else os.path.abspath(path)
+
+
 @lru_cache(maxsize=32)
 def _remote(scheme_and_bucket: str) -> fs.FileSystem:
     try:

@@ -5,7 +5,6 @@ answered."""
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -42,7 +41,7 @@ class Job:
         if not out.endswith(".jsonl"):
             raise UserError(f"--out {out}: answers are written as JSON lines, to a name that ends in .jsonl")
         self.recipe, self.model, self.prompts = recipe, model, DataSource(path=prompts)
-        self.out = out if storage.is_remote(out) else os.path.abspath(out)
+        self.out = storage.absolute(out)
         self.parts, self.record = f"{self.out}.parts", f"{self.out}.made.json"
         self.identity = recipe.identity("generate") | {
             "model": model.content_hash, "system_prompt": recipe.serve.system_prompt,

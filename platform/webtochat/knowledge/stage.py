@@ -17,6 +17,7 @@ from webtochat import storage
 from webtochat.artifact import Artifact
 from webtochat.curate import parts
 from webtochat.curate.stage import spread
+from webtochat.demonstrations.drawn import draw
 from webtochat.errors import UserError
 from webtochat.evals.extraction import Extracted, extract
 from webtochat.evals.questions import at_most, is_right
@@ -26,7 +27,7 @@ from webtochat.inference.actors import ModelPath
 from webtochat.inference.engine import positions
 from webtochat.knowledge import writing
 from webtochat.knowledge.endpoint import Client
-from webtochat.knowledge.facts import Fact, chosen, draw, invented, snippet
+from webtochat.knowledge.facts import Fact, chosen, invented, snippet
 from webtochat.knowledge.lessons import Asked, conversation, lessons, rest, searches
 from webtochat.recipe import Knowledge, Recipe
 from webtochat.run import Run, Stage

@@ -105,11 +105,11 @@ def pretrain(run: Run) -> Artifact:
         if encoded:
             likelihood.write(path, encoded)
         job = PretrainJob(
-            directory=_absolute(stage.directory), settings=at_width(recipe.pretrain, config.width),
+            directory=storage.absolute(stage.directory), settings=at_width(recipe.pretrain, config.width),
             sequence_length=length, windows_per_step=per_step, steps=steps,
             mask_documents=recipe.pretrain.mask_documents, **_placing(recipe.cluster), model=recipe.model,
             given=given, tokenizer=_where(tokenizer), tokens=_where(tokens), mixture=mixed.corpora,
-            tasks=_absolute(path) if path else "",
+            tasks=storage.absolute(path) if path else "",
         )  # fmt: skip
         fit(stage, pretrain_rank, job, recipe.cluster)
         first, last = ends(stage, "validation_bpb")
@@ -163,7 +163,7 @@ def _imported(run: Run, given: Given) -> Artifact:
         return stage
     with stage:
         config, _ = _described(stage, run.recipe, given)
-        ray.get(ray.remote(num_cpus=1)(import_rank).remote(_absolute(stage.directory), given))
+        ray.get(ray.remote(num_cpus=1)(import_rank).remote(storage.absolute(stage.directory), given))
         counts = {"parameters": config.parameters, "steps": 0, "tokens": 0, "config": config.as_dict()}
         return stage.commit(counts=counts, summary=f"{amount(config.parameters)} parameters, imported")
 
@@ -251,9 +251,9 @@ def tune(
     steps = max(1, math.ceil(settings.epochs * len(packed) / per_step))
     stage.say(f"{made} in {len(packed):,} windows, {steps} steps")
     job = FineTuneJob(
-        directory=_absolute(stage.directory), settings=settings, sequence_length=length,
+        directory=storage.absolute(stage.directory), settings=settings, sequence_length=length,
         windows_per_step=per_step, steps=steps, **_placing(cluster),
-        base=_where(base), windows=_absolute(path), sample_prompt=prompt,
+        base=_where(base), windows=storage.absolute(path), sample_prompt=prompt,
     )  # fmt: skip
     fit(stage, run_rank, job, cluster)
     return {"steps": steps, "config": base.manifest.counts["config"], **_final(stage)}
@@ -380,13 +380,8 @@ def _placing(cluster: Cluster) -> dict[str, Any]:
     return {name: getattr(cluster, name) for name in names}
 
 
-def _absolute(path: str) -> str:
-    """Workers have other working directories."""
-    return path if storage.is_remote(path) else os.path.abspath(path)
-
-
 def _where(artifact: Artifact) -> tuple[str, str]:
-    return _absolute(artifact.directory), artifact.content_hash
+    return storage.absolute(artifact.directory), artifact.content_hash
 
 
 def _curve(stage: Stage) -> list[dict[str, float]]:
