@@ -53,9 +53,9 @@ def demo(home: Path) -> tuple[str, str]:
     agreed = rate([common(pair, "chosen") > common(pair, "rejected") for pair in pairs])
     answers = counts["answers"]
     told = (
-        f"The demo's stage took {made.manifest.wall_seconds:.0f} s, for {answers['different']:,} different answers to "
-        f"{answers['prompts']:,} prompts and {counts['steps']} steps. What its readers like, less what differs from "
-        f"reader to reader, agrees with {cell(agreed)} of the held-out pairs: no model can be expected to do better. "
+        f"The demo's: {answers['different']:,} different answers to {answers['prompts']:,} prompts, {counts['steps']} "
+        "steps. What its readers like, less what differs from reader to reader, agrees with "
+        f"{cell(agreed)} of the held-out pairs: no model can be expected to do better. "
         f"Their mean score of a prompt's answers is {answers['mean']:.2f}, of its best one {answers['best']:.2f}, of "
         f"its worst one {answers['worst']:.2f}.\n\n"
         "| how sure | pairs | mean of that | right |\n| --- | --- | --- | --- |\n"
@@ -133,7 +133,7 @@ def trained(
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("home", type=Path, help="a run of the demo, such as runs/demo")
-    arguments.add_argument("--pairs", required=True, help="other people's pairs, JSONL or Parquet")
+    arguments.add_argument("--pairs", help="other people's pairs, JSONL or Parquet; without them only the demo's")
     arguments.add_argument("--chat", help="the artifact whose model learns from them; by default the run's knowledge")
     arguments.add_argument("--length", type=int, default=512, help="of a window, which holds both answers of a pair")
     arguments.add_argument("--batch-tokens", type=int, default=4096)
@@ -142,7 +142,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md")
     options = arguments.parse_args()
-    (first, told), (second, about) = demo(options.home), others(options)
+    (first, told), (second, about) = demo(options.home), others(options) if options.pairs else ("", "")
     body = (
         "| pairs | learned from | right, of those held out | Brier | calibration error | to compare |\n"
         f"| --- | --- | --- | --- | --- | --- |\n{first}{second}\n{told}{about}"
@@ -151,7 +151,8 @@ def main() -> None:
     if options.write:
         from record import record
 
-        command = f"benchmarks/reward.py runs/demo --pairs … --length {options.length} --write"
+        sizes = f"--pairs … --length {options.length} --batch-tokens {options.batch_tokens} " if options.pairs else ""
+        command = f"benchmarks/reward.py runs/demo {sizes}--write"
         record("Reward model", command, body)
 
 

@@ -14,24 +14,21 @@ import argparse
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from train import ROOT, WARM
-from trainers import Steps, ratio
+from train import LENGTH, ROOT, WARM
+from trainers import Steps, made_by, ratio, timed
 
 SIDES = {
     "ours": "webtochat", "ours-compiled": "webtochat, `cluster.compile`",
     "trl-padded": "TRL, padded", "trl-packed": "TRL, packed",
     "trl-padded-compiled": "TRL, padded, `torch_compile`", "trl-packed-compiled": "TRL, packed, `torch_compile`",
 }  # fmt: skip
-LENGTH = 256
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> None:
@@ -66,19 +63,9 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
 
 def ours(folder: Path, threads: int, compiled: bool) -> Steps:
     from webtochat.recipe import SFT
-    from webtochat.train.line import Line
-    from webtochat.train.rank import Evaluation, FineTuneJob, sft_rank
+    from webtochat.train.rank import FineTuneJob, sft_rank
 
     told = json.loads((folder / "rows.json").read_text())
-    times, losses = [], []
-
-    def emit(message: Any) -> None:
-        if isinstance(message, Line):
-            times.append(time.perf_counter())
-            losses.append(message.loss)
-        elif isinstance(message, Evaluation) and message.step == 0:
-            times.append(time.perf_counter())
-
     settings = SFT(
         optimizer="adamw", evaluate_every=0, checkpoint_every=0, warmup_fraction=0.0, decay_fraction=0.0,
         **{key: told[key] for key in ("lr", "beta1", "beta2", "weight_decay", "clip")},
@@ -89,12 +76,10 @@ def ours(folder: Path, threads: int, compiled: bool) -> Steps:
             windows_per_step=told["windows_per_step"], steps=told["windows"] // told["windows_per_step"],
             compile=compiled, line_seconds=0, base=(str(folder / "base"), ""), windows=str(folder / "windows.npz"),
         )  # fmt: skip
-        sft_rank(job, emit, threads)
-    return Steps([later - earlier for earlier, later in itertools.pairwise(times)], losses)
+        return timed(lambda emit: sft_rank(job, emit, threads))
 
 
 def run(side: str, options: argparse.Namespace, folder: Path) -> Steps:
-    """One side in a process of its own, with an empty cache of compiled code."""
     made = folder / "made.json"
     if side.startswith("ours"):
         command = [sys.executable, "-W", "ignore", __file__, "--side", side, "--folder", str(folder)]
@@ -104,13 +89,7 @@ def run(side: str, options: argparse.Namespace, folder: Path) -> Steps:
         program = str(ROOT / "benchmarks" / "training_peers.py")
         command = [os.path.abspath(options.peers), "-W", "ignore", program, "trl", str(folder), str(made)]
         command += [str(options.threads), rows, "1" if compiled else "0"]
-    with tempfile.TemporaryDirectory(prefix="webtochat-benchmark-") as cache:
-        # Threads spin as the training stage has it (train/stage.py).
-        environment = os.environ | {"GOMP_SPINCOUNT": "30000", "TORCHINDUCTOR_CACHE_DIR": cache}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    return Steps(**json.loads(made.read_text()))
+    return made_by(command, made)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,8 +59,17 @@ def job_of(recipe: Any, directory: str) -> Any:
 
 def ours(recipe_path: str, threads: int, overrides: list[str]) -> Steps:
     from webtochat import recipe
+    from webtochat.train.rank import pretrain_rank
+
+    with tempfile.TemporaryDirectory(prefix="webtochat-benchmark-") as directory:
+        job = job_of(recipe.load(recipe_path, overrides), directory)
+        return timed(lambda emit: pretrain_rank(job, emit, threads))
+
+
+def timed(train: Callable[[Callable[[Any], None]], object]) -> Steps:
+    """The steps of a rank, by the lines that it emits."""
     from webtochat.train.line import Line
-    from webtochat.train.rank import Evaluation, pretrain_rank
+    from webtochat.train.rank import Evaluation
 
     times, losses = [], []
 
@@ -70,8 +80,7 @@ def ours(recipe_path: str, threads: int, overrides: list[str]) -> Steps:
         elif isinstance(message, Evaluation) and message.step == 0:
             times.append(time.perf_counter())
 
-    with tempfile.TemporaryDirectory(prefix="webtochat-benchmark-") as directory:
-        pretrain_rank(job_of(recipe.load(recipe_path, overrides), directory), emit, threads)
+    train(emit)
     return Steps([later - earlier for earlier, later in itertools.pairwise(times)], losses)
 
 
@@ -102,7 +111,6 @@ def prepare(recipe_path: str, folder: Path) -> None:
 
 
 def run(side: str, options: argparse.Namespace, recipe_path: str, folder: Path) -> Steps:
-    """One side in a process of its own, with an empty cache of compiled code."""
     made, compiled = folder / "made.json", "0" if side in {"trainer", "bare", "ours"} else "1"
     if side.startswith(("bare", "ours")):
         command = [sys.executable, "-W", "ignore", __file__, "--side", side, "--recipe", recipe_path]
@@ -111,6 +119,11 @@ def run(side: str, options: argparse.Namespace, recipe_path: str, folder: Path) 
         program = str(ROOT / "benchmarks" / "training_peers.py")
         command = [os.path.abspath(options.peers), "-W", "ignore", program, side.partition("-")[0], str(folder)]
         command += [str(made), str(options.threads), options.nanochat if side == "nanochat" else compiled]
+    return made_by(command, made)
+
+
+def made_by(command: list[str], made: Path) -> Steps:
+    """What a side in a process of its own writes, with an empty cache of compiled code."""
     with tempfile.TemporaryDirectory(prefix="webtochat-benchmark-") as cache:
         # Threads spin as the training stage has it (train/stage.py).
         environment = os.environ | {"GOMP_SPINCOUNT": "30000", "TORCHINDUCTOR_CACHE_DIR": cache}

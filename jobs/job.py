@@ -44,8 +44,11 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     PYTHONWARNINGS="ignore",
 )
-# What workers need of it, on any node: with the keys of storage and of search engines.
-WORKER_KEYS = ("AWS_", "HF_TOKEN", "SEARXNG_URL", "BRAVE_API_KEY", "TAVILY_API_KEY")
+# What workers need of it, on any node: with the keys of storage and of search engines, the hashes of our own API keys,
+# and where the served model's traces go.
+WORKER_KEYS = (
+    "AWS_", "HF_TOKEN", "SEARXNG_URL", "BRAVE_API_KEY", "TAVILY_API_KEY", "WEBTOCHAT_API_KEYS", "MLFLOW_TRACKING",
+)  # fmt: skip
 WORKER_ENVIRONMENT = {
     key: os.environ[key] for key in ("RAY_TRAIN_V2_ENABLED", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "PYTHONWARNINGS")
 } | {key: value for key, value in os.environ.items() if key.startswith(WORKER_KEYS)}
@@ -267,6 +270,7 @@ def join(recipe: Any) -> None:
 
     options: dict[str, Any] = {"address": address} if address else {
         "num_cpus": recipe.cluster.cpus or max(4, os.cpu_count() or 1), "include_dashboard": False, "address": "local",
+        "_metrics_export_port": recipe.cluster.metrics_port,
     }  # fmt: skip
     modules = [str(ROOT / "platform" / "webtochat"), str(ROOT / "serving")]
     modules += [str(path.parent) for path in sorted((ROOT / "recipes").glob("*/__init__.py"))]

@@ -111,7 +111,7 @@ def sweep(
 
     tokenizer, tokens = run.open("tokenizer"), run.open("tokens")
     vocabulary = Tokenizer.load(tokenizer.local()).vocabulary
-    directory = absolute(storage.join(run.directory, "sweep"))
+    directory = storage.absolute(storage.join(run.directory, "sweep"))
     entries = []
     for trial in [*trials, *([target] if target else [])]:
         chosen = recipe.load(recipe_path, [*plain, *trial.overrides])
@@ -198,8 +198,8 @@ def tuned(
                 scheduler.remember(entry.trial.name, entry.curve(), entry.steps)
     space = [
         {
-            "recipe": each.recipe.model_dump(mode="json"), "inputs": absolute(run.directory), "messages": messages,
-            "steps": each.steps, "evaluations": sorted(each.record.evaluations.items()),
+            "recipe": each.recipe.model_dump(mode="json"), "inputs": storage.absolute(run.directory),
+            "messages": messages, "steps": each.steps, "evaluations": sorted(each.record.evaluations.items()),
         }
         for each in due
     ]  # fmt: skip
@@ -216,10 +216,6 @@ def tuned(
 
 def scratch(entry: Entry) -> str:
     return storage.join(entry.directory, "pretrain", artifact.SCRATCH)
-
-
-def absolute(path: str) -> str:
-    return path if storage.is_remote(path) else os.path.abspath(path)
 
 
 def at_once(run: Run) -> int:

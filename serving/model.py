@@ -16,7 +16,11 @@ from webtochat.inference.engine import CPU_ENVIRONMENT, ENVIRONMENT, positions
 
 def engine_options(gpus: int, max_model_length: int | None, kv_cache_gib: float) -> dict[str, Any]:
     """vLLM's arguments. On CPU float32, eager, and a cache of a set size, so that nothing is compiled or probed."""
-    common: dict[str, Any] = {"disable_log_stats": True}
+    common: dict[str, Any] = {
+        "disable_log_stats": True,
+        # Small models write white space without end where a grammar lets them.
+        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
+    }
     if max_model_length is not None:
         common["max_model_len"] = max_model_length
     if gpus == 0:

@@ -1,67 +1,61 @@
-"""The model's chunks: waited for, gathered, and sent on as server-sent events."""
+"""Answers sent on as they come: as server-sent events, from the first on, so that a refusal is still a status."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import aclosing
+from typing import Any, TypeVar
 
 from fastapi.responses import StreamingResponse
+from starlette.types import Send
 
 from serving.protocol import ApiError, error_body
 
+Item = TypeVar("Item")
 
-async def started(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-    """The same chunks once the first is there, so that a refusal is still a status and not a broken stream."""
-    first = await anext(chunks, None)
+
+async def started(items: AsyncIterator[Item]) -> AsyncIterator[Item]:
+    """The same once the first is there, so that a refusal is still a status and not a broken stream."""
+    first = await anext(items, None)
     if first is None:
         raise ApiError(500, "the model gave no answer")
-    if "error" in first:
-        told = first["error"]
-        status = told.get("code") if isinstance(told.get("code"), int) else 500
-        raise ApiError(status, str(told.get("message")), param=told.get("param"))
 
-    async def all_of_them() -> AsyncIterator[dict[str, Any]]:
+    async def all_of_them() -> AsyncIterator[Item]:
         yield first
-        async for chunk in chunks:
-            yield chunk
+        async for item in items:
+            yield item
 
     return all_of_them()
 
 
-async def collected(
-    chunks: AsyncIterator[dict[str, Any]],
-) -> tuple[dict[int, str], dict[int, str], dict[str, Any]]:
-    """(text by choice, finish reason by choice, usage)."""
-    texts: dict[int, str] = {}
-    reasons: dict[int, str] = {}
-    usage: dict[str, Any] = {}
-    async for chunk in chunks:
-        if "error" in chunk:
-            raise ApiError(500, str(chunk["error"].get("message")))
-        for choice in chunk["choices"]:
-            texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]
-            if choice["finish_reason"]:
-                reasons[choice["index"]] = choice["finish_reason"]
-        if chunk.get("usage"):
-            usage = usage_of(chunk)
-    return texts, reasons, usage
+class Closing(StreamingResponse):
+    """Who hangs up while a piece is sent ends what makes the pieces, now and not when it is collected as garbage."""
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self.body_iterator):
+            await super().stream_response(send)
 
 
-def usage_of(chunk: dict[str, Any]) -> dict[str, Any]:
-    return {key: chunk["usage"][key] for key in ("prompt_tokens", "completion_tokens", "total_tokens")}
+def event_stream(events: AsyncIterator[dict[str, Any]], named: bool = False) -> StreamingResponse:
+    """`named`: by their `type`, as the Responses API has it, where no [DONE] stands at the end."""
 
+    def line(event: dict[str, Any]) -> str:
+        name = f"event: {event['type']}\n" if named and "type" in event else ""
+        return f"{name}data: {json.dumps(event, ensure_ascii=False)}\n\n"
 
-def event_stream(events: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
     async def lines() -> AsyncIterator[str]:
         try:
             async for event in events:
-                yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+                yield line(event)
         except asyncio.CancelledError:
             raise
+        except ApiError as error:
+            yield line(error.body)
         except Exception as error:  # noqa: BLE001 (the status has gone out: the stream itself must say what broke)
-            yield f"data: {json.dumps(error_body(f'the model stopped: {type(error).__name__}', 'server_error'))}\n\n"
-        yield "data: [DONE]\n\n"
+            yield line(error_body(f"the model stopped: {type(error).__name__}", "server_error"))
+        if not named:
+            yield "data: [DONE]\n\n"
 
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    return Closing(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

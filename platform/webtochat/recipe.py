@@ -15,6 +15,7 @@ from webtochat import recipe_file
 from webtochat.errors import UserError
 from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Interrogation
+from webtochat.recipe_operation import Generate, Operation
 from webtochat.recipe_pages import Crawl, Curate, Measure, Miniweb, Quality
 from webtochat.recipe_rl import RL
 from webtochat.recipe_tools import Index, Tools
@@ -187,6 +188,8 @@ class Reward(FineTune):
         if not self.data and self.answers is None:
             raise ValueError("there is nothing to learn from: give data, or answers to compare")
         return self
+
+
 class Task(DataSource):
     """Rows of which a model is to find the right answer the likeliest; evals/tasks.py tells their forms. `weight` does
     not count."""
@@ -231,7 +234,7 @@ class Evaluate(Section):
     seed: int = 1
 
 
-class Serve(Section):
+class Serve(Operation):
     host: str = "127.0.0.1"
     port: int = 8000
     model_name: str | None = None
@@ -239,6 +242,10 @@ class Serve(Section):
     max_model_length: int | None = None
     temperature: float = 0.7
     system_prompt: str | None = None
+    tools: bool = True
+    """Run what `tools` names, as far as there is an index for it, for who asks for it: docs/serving.md."""
+    cite_share: float = Field(0.5, gt=0, le=1)
+    """Sources of an answer that names none: those whose shown text has such a share of its words."""
 
 
 class Actors(Section):
@@ -282,8 +289,15 @@ class Cluster(Section):
     """Per worker and forward pass; the rest of the batch is accumulated. None: the whole share."""
     tool_threads: int = Field(8, ge=1)
     """Calls of tools that run beside each other where many conversations are answered together."""
-    engines: int = 1
-    """Replicas that serve; engines of rl that sample beside each other."""
+    tool_replicas: int = Field(1, ge=1)
+    """Processes that run tools for the served model, each with so many calls at a time."""
+    engines: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] = 1
+    """Of the served model, for files of prompts, for rl. [fewest, most]: as many served as are asked, from 0 none while
+    nobody asks; the most for files and rl."""
+    engine_requests: int = Field(32, ge=1)
+    """At a time: where an engine has more, another is started, up to the most."""
+    engine_idle_seconds: float = Field(600.0, ge=0)
+    """With fewer requests for so long, one goes."""
     engine_gpus: int | None = None
     engine_groups: int = Field(16, ge=1)
     """Prompts of rl that an engine answers together, each as often as rl.samples says."""
@@ -291,6 +305,8 @@ class Cluster(Section):
     """How often a dead engine of rl is replaced, all of them together."""
     kv_cache_gib: float = 1.0
     """vLLM's cache on CPU."""
+    metrics_port: int | None = None
+    """Where a Ray started here serves its metrics and the server's for Prometheus; by default any free port."""
     endpoint_requests: int = Field(8, ge=1)
     """To knowledge.endpoint at once."""
     endpoint_seconds: float = Field(60.0, gt=0)
@@ -300,14 +316,23 @@ class Cluster(Section):
     @property
     def workers(self) -> tuple[int, int]:
         """Fewest and most."""
-        return (self.train_workers, self.train_workers) if isinstance(self.train_workers, int) else self.train_workers
+        return _range(self.train_workers)
 
-    @field_validator("train_workers")
+    @property
+    def engine_range(self) -> tuple[int, int]:
+        """Fewest and most."""
+        return _range(self.engines)
+
+    @field_validator("train_workers", "engines")
     @classmethod
     def in_order(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
         if isinstance(value, tuple) and value[0] > value[1]:
             raise ValueError("write [fewest, most]")
         return value
+
+
+def _range(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
 
 
 class Recipe(Section):
@@ -333,6 +358,7 @@ class Recipe(Section):
     """Likewise."""
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()
+    generate: Generate = Generate()
     cluster: Cluster = Cluster()
 
     @field_validator("name")

@@ -50,6 +50,8 @@ class Interrogation(Section):
     """What lies between. search: conversations in which it is looked up with the recipe's tools."""
     max_refusals: float = Field(2.0, gt=0)
     """For each known answer taught, of unknown and of invented things together."""
+    answer_weight: int = Field(1, ge=1)
+    """How often an answer is trained on for each time that a refusal is."""
     refusals: list[str] = Field(
         [
             "I do not know.", "I don't know that.", "I am not sure about that.", "Sorry, I do not know the answer.",

@@ -40,6 +40,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def absolute(path: str) -> str:
+    """As processes with other working directories find it."""
+    return path if is_remote(path) else os.path.abspath(path)
+
+
 @lru_cache(maxsize=32)
 def _remote(scheme_and_bucket: str) -> fs.FileSystem:
     try:
@@ -55,11 +60,6 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), os.path.abspath(path)
     scheme, rest = path.split("://", 1)
     return _remote(f"{scheme}://{rest.split('/', 1)[0]}"), rest.rstrip("/")
-
-
-def absolute(path: str) -> str:
-    """The same for workers, which have other working directories."""
-    return path if is_remote(path) else os.path.abspath(path)
 
 
 def join(directory: str, *names: str) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from webtochat import storage
 from webtochat.errors import UserError
@@ -54,6 +55,20 @@ class StageRun:
         if reason:
             self._client.set_tag(self.run_id, "mlflow.note.content", reason)
         self._client.set_terminated(self.run_id, status)
+
+
+@dataclass
+class Span:
+    """Something that a served model did: an answer (AGENT), or a generation or a call of a tool in it. Times are
+    nanoseconds since 1970; texts are None where they are not kept."""
+
+    name: str
+    kind: Literal["AGENT", "LLM", "TOOL"]
+    began: int
+    ended: int = 0
+    attributes: dict[str, Any] = field(default_factory=dict)
+    asked: str | None = None
+    answered: str | None = None
 
 
 class Tracking:
@@ -120,6 +135,24 @@ class Tracking:
         for start in range(0, len(params), 100):
             self.client().log_batch(run.info.run_id, params=params[start : start + 100])
         return StageRun(self.client(), run.info.run_id)
+
+    def trace(self, whole: Span, parts: Sequence[Span]) -> None:
+        """Writes a trace into the recipe's experiment: an answer, and what it was made of."""
+        import mlflow
+
+        experiment = self._experiment()
+        mlflow.set_tracking_uri(self.uri)
+
+        def begun(span: Span, parent: Any = None) -> Any:
+            return mlflow.start_span_no_context(
+                span.name, span.kind, parent, span.asked, span.attributes,
+                experiment_id=None if parent else experiment, start_time_ns=span.began,
+            )  # fmt: skip
+
+        root = begun(whole)
+        for part in parts:
+            begun(part, root).end(part.answered, end_time_ns=part.ended)
+        root.end(whole.answered, end_time_ns=whole.ended)
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, str]:

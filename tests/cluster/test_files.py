@@ -125,6 +125,21 @@ def test_versions_agree_with_the_constraints() -> None:
     assert loaded("kuberay/raycluster.yaml")["spec"]["rayVersion"] == pinned["ray"]
 
 
+def test_every_cluster_asks_for_the_token() -> None:
+    """Whoever reaches a Ray cluster without one runs what they like on it."""
+    started = loaded("aws.yaml")
+    [environment] = [each for each in started["setup_commands"] if "webtochat.env" in each]
+    assert "RAY_AUTH_MODE=token" in environment
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert all(each.startswith(". ~/webtochat.env;") for each in started[key])
+    run = loaded("lambda.yaml")["run"]
+    assert run.index("RAY_AUTH_MODE=token") < run.index("ray start")
+    assert loaded("lambda.yaml")["envs"]["RAY_AUTH_TOKEN"] is None  # SkyPilot asks for what is null
+    assert loaded("kuberay/raycluster.yaml")["spec"]["authOptions"] == {"mode": "token"}
+    for text in ((CLUSTER / "local.yaml").read_text(), (ROOT / "docs" / "cluster.md").read_text()):
+        assert "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(openssl rand -hex 32)" in text
+
+
 def test_no_secret_stands_in_the_files() -> None:
     for path in CLUSTER.rglob("*.yaml"):
         text = path.read_text()

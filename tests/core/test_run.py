@@ -11,7 +11,7 @@ import pytest
 from webtochat.errors import UserError
 from webtochat.recipe import Recipe
 from webtochat.run import Run, Screen, Stage
-from webtochat.tracking import Tracking
+from webtochat.tracking import Span, Tracking
 
 
 class Terminal(io.StringIO):
@@ -80,6 +80,26 @@ def test_a_recipe_has_one_run_and_each_stage_a_child_with_curves_and_its_manifes
     assert runs["tokens"].data.params == {"tokens.seed": "1"}
     assert [each.path for each in client.list_artifacts(tokens)] == ["manifest.json"]
     assert [each.path for each in client.list_artifacts(runs["small"].info.run_id)] == ["recipe.yaml"]
+
+
+def test_a_trace_is_an_answer_and_what_it_was_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which MLflow sets: so it is as before afterwards
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    tracking = Tracking(f"{tmp_path}/x", str(tmp_path), "x")
+    parts = [Span("generation", "LLM", 20, 30), Span("python", "TOOL", 30, 40, {"outcome": "ok"}, "6 * 7", "42")]
+    before = mlflow.get_tracking_uri()
+    try:
+        tracking.trace(Span("turn", "AGENT", 10, 50, {"key": "ann"}), parts)
+        mlflow.flush_trace_async_logging()
+        [trace] = tracking.client().search_traces(locations=[tracking._experiment()])
+    finally:
+        mlflow.set_tracking_uri(before)
+    root, *rest = trace.data.spans
+    assert (root.name, root.span_type, root.inputs, root.attributes["key"]) == ("turn", "AGENT", None, "ann")
+    assert [(span.name, span.parent_id, span.outputs) for span in rest] == [
+        ("generation", root.span_id, None), ("python", root.span_id, "42")
+    ]  # fmt: skip
+    assert (root.start_time_ns, rest[1].start_time_ns, rest[1].end_time_ns, root.end_time_ns) == (10, 30, 40, 50)
 
 
 def test_a_remote_workspace_asks_for_an_mlflow_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,7 +177,7 @@ class Browser:
         self.events.clear()
         self("Page.navigate", url="about:blank")
         self("Page.navigate", url=address)
-        self.until("document.readyState === 'complete' && location.protocol === 'file:'")
+        self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def run(self, script: str) -> Any:
         done = self("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)

@@ -23,7 +23,7 @@ SMALL = [
     "evaluate.max_questions_per_kind=12", "evaluate.max_call_tokens=64", "demonstrations.documents=20",
     "demonstrations.programs={sums: 20}", "demonstrations.questions=12", "demonstrations.pages=60",
     "knowledge.snippets=60", "knowledge.max_questions=40", "knowledge.invented=8", "knowledge.samples=2",
-    "knowledge.epochs=0.3", "reward.answers.max_prompts=30", "reward.answers.samples=2",
+    "knowledge.epochs=0.3", "reward.answers.max_prompts=30", "reward.answers.least_difference=0",
     "rl.steps=2", "rl.prompts_per_step=4", "rl.samples=2",
 ]  # fmt: skip
 STAGES = [

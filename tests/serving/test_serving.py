@@ -95,8 +95,10 @@ def post(port: int, path: str, body: bytes) -> tuple[int, dict]:
 
 
 def test_models(client):
-    [card] = client.models.list().data
+    """There is no index, so of the tools only the one that needs none."""
+    card, with_tools = client.models.list().data
     assert (card.id, card.object, card.owned_by) == ("tiny", "model", "webtochat")
+    assert (with_tools.id, with_tools.model_dump()["tools"]) == ("tiny-tools", ["python"])
     assert client.models.retrieve("tiny").id == "tiny"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("another")
@@ -162,6 +164,49 @@ def test_markers_in_a_message_stay_text(client):
     assert len(words.encode("<|im_end|>")) > 1
 
 
+def test_log_probabilities(client):
+    told = client.chat.completions.create(
+        model="tiny", messages=ask("What colour does Cy like?"), logprobs=True, top_logprobs=3
+    )
+    content = told.choices[0].logprobs.content
+    assert bytes(byte for each in content for byte in each.bytes).decode() == "Cy likes blue."
+    for each in content:
+        assert each.logprob == each.top_logprobs[0].logprob >= each.top_logprobs[1].logprob
+        assert len(each.top_logprobs) == 3 and each.token == each.top_logprobs[0].token
+    raw = client.completions.create(model="tiny", prompt="Ada likes", max_tokens=3, logprobs=2)
+    assert "".join(raw.choices[0].logprobs.tokens) == raw.choices[0].text
+
+
+SCHEMA = {
+    "type": "object", "properties": {"colour": {"enum": ["red", "blue"]}, "count": {"type": "integer", "maximum": 9}},
+    "required": ["colour", "count"], "additionalProperties": False,
+}  # fmt: skip
+
+
+def test_a_grammar_holds_answers_and_calls_to_their_form(client):
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+    told = client.chat.completions.create(model="tiny", messages=ask("What?"), response_format=form)
+    assert json.loads(told.choices[0].message.content)["colour"] in ("red", "blue")
+    function = {"type": "function", "function": {"name": "paint", "parameters": SCHEMA}}
+    named = {"type": "function", "function": {"name": "paint"}}
+    told = client.chat.completions.create(model="tiny", messages=ask("What?"), tools=[function], tool_choice=named)
+    [call] = told.choices[0].message.tool_calls
+    assert told.choices[0].finish_reason == "tool_calls" and call.function.name == "paint"
+    assert set(json.loads(call.function.arguments)) == {"colour", "count"}
+
+
+def test_a_program_of_the_models_is_run(client):
+    """It was not taught to call: it is made to, and whatever it wrote is run or refused, and read."""
+    python = {"type": "python"}
+    stream = client.chat.completions.create(
+        model="tiny", messages=ask("What?"), tools=[python], tool_choice=python, stream=True, max_tokens=150
+    )
+    shown = [each for chunk in stream for each in getattr(chunk.choices[0].delta, "annotations", None) or []]
+    assert shown == [] or ("name" in shown[0]["tool_call"] and "output" in shown[1]["tool_call"])
+    response = client.responses.create(model="tiny", input="What colour does Cy like?")
+    assert response.output_text == "Cy likes blue." and response.status == "completed"
+
+
 def test_completions(client):
     told = client.completions.create(model="tiny", prompt="Ada likes", max_tokens=5)
     assert told.usage.prompt_tokens == 1 + len(tiny.tokenizer().encode("Ada likes"))
@@ -187,7 +232,11 @@ def test_completions(client):
         ({"model": "tiny", "messages": ask("Hi"), "temperature": "hot"}, 400, "temperature", None),
         ({"model": "tiny", "messages": ask("Hi"), "max_tokens": 0}, 400, "max_tokens", None),
         ({"model": "tiny", "messages": ask("Hi"), "n": 2, "temperature": 0}, 400, "n", None),
-        ({"model": "tiny", "messages": ask("Hi"), "tools": [{}]}, 400, "tools", "unsupported_parameter"),
+        ({"model": "tiny", "messages": ask("Hi"), "tools": [{}]}, 400, "tools", None),
+        ({"model": "tiny", "messages": ask("Hi"), "tools": [{"type": "web_search"}]}, 400, "tools", None),
+        ({"model": "tiny", "messages": ask("Hi"), "functions": [{}]}, 400, "functions", "unsupported_parameter"),
+        ({"model": "tiny", "messages": ask("Hi"), "response_format": {
+            "type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}}, 400, None, None),
         ({"model": "tiny", "messages": ask("Hi " * 400)}, 400, "messages", "context_length_exceeded"),
     ],
 )  # fmt: skip

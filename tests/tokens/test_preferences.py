@@ -78,6 +78,7 @@ def test_an_answer_that_looks_like_a_transcript_is_an_answer_where_there_is_a_pr
         ({"prompt": "?", **BOTH, "margin": "much"}, "the_margin_is_not_a_number"),
         ({"prompt": "?", **BOTH, "margin": float("nan")}, "the_margin_is_not_a_number"),
         ({"prompt": "?", **BOTH, "margin": True}, "the_margin_is_not_a_number"),
+        ({"prompt": "?", **BOTH, "margin": 10**400}, "the_margin_is_not_a_number"),
         ({"chosen": [USER, said("In Rome.")], "rejected": [SYSTEM, USER, said("No.")]},
          "the_two_answers_have_different_prompts"),
     ],

@@ -19,6 +19,9 @@ PRIVATE = {
     "shared.site.test": "100.64.0.1", "benchmark.site.test": "198.18.0.1", "azure.site.test": "168.63.129.16",
     "broadcast.site.test": "255.255.255.255", "reserved.site.test": "240.0.0.1", "docs.site.test": "192.0.2.1",
     "docs6.site.test": "2001:db8::1", "protocol.site.test": "192.0.0.192", "site-local.site.test": "fec0::1",
+    "translated.site.test": "::ffff:0:7f00:1", "orchid.site.test": "2001:20::1",
+    "mapped-private.site.test": "::ffff:a00:5", "nat64-metadata.site.test": "64:ff9b::a9fe:a9fe",
+    "sixtofour-private.site.test": "2002:c0a8:101::1",
     "discard.site.test": "100::1", "relay.site.test": "192.88.99.1", "nat64-local.site.test": "64:ff9b:1::1",
 }  # fmt: skip
 """What a hostile domain's own server of names may answer."""
@@ -39,6 +42,10 @@ HOSTILE = [
     "http://134744072/", "http://8.8.8/", "http://256.256.256.256/", "http://1.2.3.4.5/", "http://127.0.0.1.5/",
     "http://１２７.0.0.1/", "http://127。0。0。1/", "http://127．0．0．1/", "http://127｡0｡0｡1/", "http://①②⑦.⓪.⓪.①/",
     "http://١٢٧.0.0.1/", "http://⑯⑨。②⑤④。⑯⑨｡②⑤④/", "http://%31%32%37.0.0.1/", "http://127%2e0%2e0%2e1/",
+    "http://127.1.1/", "http://0x7f.0x1/", "http://0177.1/", "http://017700000001./", "http://0x7f000001./",
+    "http://0x00000000a9fea9fe/", "http://0b1.0.0.1/", "http://127.0.0.0x1/", "http://127.0.0.1e0/", "http://1e9/",
+    "http://+127.0.0.1/", "http://127.0.0.-1/", "http://127.0.0.1../", "http://.127.0.0.1/", "http://127..0.1/",
+    "http://１６９．２５４．１６９．２５４/", "http://𝟏𝟐𝟕.𝟎.𝟎.𝟏/", "http://१२७.०.०.१/", "http://²130706433/", "http://127.0.0.1\u3002/",
     # IPv6
     "http://[::1]/", "http://[::]/", "http://[0:0:0:0:0:0:0:1]/", "http://[::ffff:127.0.0.1]/",
     "http://[::ffff:7f00:1]/", "http://[::ffff:8.8.8.8]/", "http://[::127.0.0.1]/", "http://[64:ff9b::7f00:1]/",
@@ -47,11 +54,21 @@ HOSTILE = [
     "http://[fe80::1]/", "http://[fe80::1%25eth0]/", "http://[fe80::1%eth0]/", "http://[2606:4700::1%25lo]/",
     "http://[fec0::1]/", "http://[ff02::1]/", "http://[100::1]/", "http://[3fff::1]/", "http://[5f00::1]/",
     "http://[::1", "http://::1/", "http://[v1.a]/", "http://[127.0.0.1]/", "http://[]/", "http://[::1]x/",
+    "http://[::ffff:0:127.0.0.1]/", "http://[::ffff:0x7f000001]/", "http://[::ffff:169.254.169.254]/",
+    "http://[::FFFF:A9FE:A9FE]/", "http://[0:0:0:0:0:ffff:127.0.0.1]/", "http://[::ffff:127.1]/", "http://[::1.]/",
+    "http://[0000::0001]/", "http://[00000::1]/", "http://[::1]:80/", "http://[::1%25]/", "http://[fe80::1%251]/",
+    "http://[64:ff9b::169.254.169.254]/", "http://[64:ff9b::a9fe:a9fe]/", "http://[64:ff9b:1:7f00:0:100::]/",
+    "http://[2002:a9fe:a9fe::]/", "http://[2002:a00:1::1]/", "http://[2001:0:4136:e378:8000:63bf:3fff:fdd2]/",
+    "http://[2001:20::1]/", "http://[2001:10::1]/", "http://[ff05::1:3]/", "http://[::١]/", "http://［::1］/",
+    "http://%5b::1%5d/", "http://[[::1]]/", "http://[::1]@site.test/", "http://[::1].site.test/",
     # names of local networks
     "http://localhost/", "http://LOCALHOST/", "http://LocalHost:80/", "http://localhost./", "http://localhost.localdomain/",
     "http://a.localhost/", "http://printer.local/", "http://metadata.google.internal/", "http://metadata/",
     "http://intranet/", "http://router.lan/", "http://box.home.arpa/", "http://x.onion/", "http://ⓛocalhost/",
-    "http://ｌｏｃａｌｈｏｓｔ/", "http://loc\u00adalhost/", "http://local\u200bhost/", "http://LOCALHOST.LOCALDOMAIN/",
+    "http://localhost../", "http://ｌｏｃａｌｈｏｓｔ/", "http://ℓocalhost/", "http://𝓁ocalhost/", "http://localhost。/",
+    "http://localhost%2e/", "http://%6cocalhost/", "http://metadata.google.internal./", "http://kubernetes.default.svc/",
+    "http://metadata.google.internal.:80/", "http://instance-data/", "http://ip6-localhost/",
+    "http://loc\u00adalhost/", "http://local\u200bhost/", "http://LOCALHOST.LOCALDOMAIN/",
     # other schemes
     "file:///etc/passwd", "file://localhost/etc/passwd", "FILE:///etc/passwd", "gopher://site.test:70/_x",
     "dict://site.test:11211/stat", "ftp://site.test/", "ldap://site.test/", "data:text/html,hello",
@@ -95,7 +112,7 @@ def look_up(host: str) -> list[str]:
 
 
 def test_there_are_enough() -> None:
-    assert len(set(HOSTILE)) >= 90
+    assert len(set(HOSTILE)) >= 250
 
 
 # What stands before a `#` is a host of its own: the rest of that address is no part of what is asked for.

@@ -141,7 +141,9 @@ def test_a_name_is_looked_up_once_and_the_checked_address_is_connected_to(
         "http://127.0.0.1/", "http://169.254.169.254/latest/meta-data/", "http://localhost/", "//127.0.0.1/", "http://[::1]/",
         "http://internal.test/", "file:///etc/passwd", "gopher://site.test/", "http://user@site.test/", "http://2130706433/",
         "javascript:alert(1)", "http://site.test:22/", "http://0x7f.1/", "data:text/plain,x", "\\\\127.0.0.1\\x",
-        "http://site.test\\@127.0.0.1/", "http://127.1/",
+        "http://site.test\\@127.0.0.1/", "http://127.1/", "http://[::ffff:127.0.0.1]/", "http://[64:ff9b::7f00:1]/",
+        "http://[2002:7f00:1::]/", "http://127。0。0。1/", "http://localhost./", "http://[fe80::1%25eth0]/",
+        "//site.test@127.0.0.1/", "///127.0.0.1/", "http:127.0.0.1", "http://017700000001/", "http://①②⑦.0.0.1/",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

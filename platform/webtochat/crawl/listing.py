@@ -28,7 +28,7 @@ class WarcFile:
 def named(entries: list[storage.Entry]) -> list[WarcFile]:
     """Outside files under their base names, made unique by a hash of the path where those collide. One that several
     patterns match is there once."""
-    entries = [replace(each, path=_absolute(each.path)) for each in entries]
+    entries = [replace(each, path=storage.absolute(each.path)) for each in entries]
     entries = list({entry.path: entry for entry in entries}.values())
     bases = [entry.path.rsplit("/", 1)[-1] for entry in entries]
     count = Counter(bases)
@@ -36,10 +36,6 @@ def named(entries: list[storage.Entry]) -> list[WarcFile]:
         WarcFile(base if count[base] == 1 else f"{_short(entry.path)}-{base}", entry.path, entry.size, entry.etag)
         for base, entry in zip(bases, entries, strict=True)
     ]
-
-
-def _absolute(path: str) -> str:
-    return path if storage.is_remote(path) else os.path.abspath(path)
 
 
 def _short(path: str) -> str:

@@ -21,21 +21,21 @@ CANDIDATES = 3
 """For each held-out question that is wanted: names that stand in several documents do not count."""
 
 
-def share(text: str, seed: int, of: str) -> float:
-    """A number in [0, 1) that follows from a text, for one use of it."""
-    digest = hashlib.sha256(f"{seed}:{of}:{text}".encode("utf-8", "replace")).digest()
+def draw(seed: int, *thing: str) -> float:
+    """A number in [0, 1) that follows from the seed and the thing alone."""
+    digest = hashlib.sha256(":".join([str(seed), *thing]).encode("utf-8", "replace")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def held_out(key: str, section: Demonstrations) -> bool:
     """Whether a name, a sum or a word is for the test."""
-    return share(key, section.seed, "held out") < section.held_out_percent / 100
+    return draw(section.seed, "held out", key) < section.held_out_percent / 100
 
 
 def words_of(texts: Iterable[str], seed: int) -> list[str]:
     """MOST_WORDS of their different words, drawn by hash."""
     found = {word for text in texts for word in WORD.findall(text)}
-    return sorted(found, key=lambda word: share(word, seed, "word"))[:MOST_WORDS]
+    return sorted(found, key=lambda word: draw(seed, "word", word))[:MOST_WORDS]
 
 
 def program_specs(section: Demonstrations, found: Sequence[str], test: bool) -> Iterator[dict[str, Any]]:
@@ -49,7 +49,7 @@ def program_specs(section: Demonstrations, found: Sequence[str], test: bool) -> 
 def document_specs(section: Demonstrations, facts: Iterable[Extracted], test: bool) -> Iterator[dict[str, Any]]:
     """Questions about what documents state, one for each subject, and about names that are made of theirs."""
     by_subject = {each.subject: each for each in reversed(consistent(facts)) if held_out(each.subject, section) is test}
-    subjects = sorted(by_subject, key=lambda name: share(name, section.seed, "subject"))
+    subjects = sorted(by_subject, key=lambda name: draw(section.seed, "subject", name))
     wanted = min(section.documents, section.questions) * CANDIDATES if test else section.documents
     for subject in subjects[:wanted]:
         fact = by_subject[subject]

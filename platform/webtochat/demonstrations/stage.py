@@ -92,7 +92,7 @@ def _read_group(row: dict[str, Any], shared: tuple[Demonstrations, float]) -> di
     section, part = shared
     with storage.open_input_file(row["path"]) as source:
         held = pq.ParquetFile(source).read_row_group(row["group"], ["id", "text"]).to_pylist()
-    texts = [each["text"] for each in held if drawn.share(each["id"], section.seed, "document") < part]
+    texts = [each["text"] for each in held if drawn.draw(section.seed, "document", each["id"]) < part]
     facts = [asdict(fact) for text in texts for fact in extract(text)]
     return _done(row, {"facts": facts, "words": drawn.words_of(texts, section.seed)})
 

@@ -151,7 +151,7 @@ _CAPITALISED = rf"(?!(?:{_NOT_A_NAME})\b)\p{{Lu}}{_LETTERS}"
 _LOWER = rf"(?!(?:{_FUNCTION_WORDS})\b)\p{{L}}{_LETTERS}(?<!ly)"
 _END = rf"(?=\s*(?:$|[.,;:!?()\"”—–])|\s+(?!of\b)(?:{_FUNCTION_WORDS})\b)"
 _WHOLE = r"(?!['’-]?\p{L})(?! \p{Lu})"
-_AGENT = rf"(?!(?:{_NOT_AN_AGENT})\b)\p{{Ll}}+(?:er|or|ist|ian|man|woman|eer|ess|ant)"
+_AGENT = rf"(?!(?:{_NOT_AN_AGENT}|{_FUNCTION_WORDS})\b)\p{{Ll}}+(?:er|or|ist|ian|man|woman|eer|ess|ant)"
 # A name after these is not what the sentence is about: "the sister of Ada Brown lives in Oslo".
 _SUBJECT = (
     r"(?<!\b(?:of|by|with|and|or|for|to|from|in|on|at|near|than|if|whether|not|like|as) )(?<!\p{Lu}\p{L}*[.’']? )"

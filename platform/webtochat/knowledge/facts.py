@@ -3,12 +3,12 @@ not."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from webtochat.demonstrations.drawn import draw
 from webtochat.evals.extraction import Extracted, consistent
 from webtochat.evals.questions import Question, at_most
 from webtochat.recipe_knowledge import Interrogation
@@ -26,12 +26,6 @@ class Fact(Question):
     document: str
     """Id."""
     held_out: bool
-
-
-def draw(seed: int, *thing: str) -> float:
-    """A number in [0, 1) that follows from the seed and the thing alone."""
-    digest = hashlib.sha256(":".join([str(seed), *thing]).encode("utf-8", "replace")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def snippet(text: str, document: str, section: Interrogation, seed: int) -> str:

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from webtochat.demonstrations import shown
+from webtochat.demonstrations.drawn import draw
 from webtochat.demonstrations.shown import NotShown
-from webtochat.knowledge.facts import Fact, draw
+from webtochat.knowledge.facts import Fact
 from webtochat.recipe_knowledge import Interrogation
 from webtochat.recipe_tools import Tools
 from webtochat.tokens.chat import Message

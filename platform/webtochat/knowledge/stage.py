@@ -17,6 +17,7 @@ from webtochat import storage
 from webtochat.artifact import Artifact
 from webtochat.curate import parts
 from webtochat.curate.stage import spread
+from webtochat.demonstrations.drawn import draw
 from webtochat.errors import UserError
 from webtochat.evals.extraction import Extracted, extract
 from webtochat.evals.questions import at_most, is_right
@@ -26,7 +27,7 @@ from webtochat.inference.actors import ModelPath
 from webtochat.inference.engine import positions
 from webtochat.knowledge import writing
 from webtochat.knowledge.endpoint import Client
-from webtochat.knowledge.facts import Fact, chosen, draw, invented, snippet
+from webtochat.knowledge.facts import Fact, chosen, invented, snippet
 from webtochat.knowledge.lessons import Asked, conversation, lessons, rest, searches
 from webtochat.recipe import Knowledge, Recipe
 from webtochat.run import Run, Stage
@@ -89,6 +90,7 @@ def knowledge(run: Run) -> Artifact:
             {"messages": looked_up[place], "tools": definitions(tools)} if place in looked_up
             else conversation(each.fact.question, text)
             for place, (each, text) in enumerate(zip(asked, taught, strict=True)) if text is not None
+            for _ in range(section.answer_weight if states[place] == "known" else 1)
         ]  # fmt: skip
         found = {state: states.count(state) for state in STATES}
         stage.say(f"{len(asked):,} questions: " + ", ".join(f"{count:,} {state}" for state, count in found.items()))
@@ -96,9 +98,10 @@ def knowledge(run: Run) -> Artifact:
         counts, gain = fine_tune(stage, chat, section, [*new, *mixed], recipe.cluster, unread)
         counts |= {
             "questions": len(asked), "states": found, "held_out": sum(fact.held_out for fact in facts),
-            "lessons": len(new), "rest": len(mixed), "failed": dict(failed),
+            "lessons": len(asked) - taught.count(None), "rest": len(mixed), "failed": dict(failed),
         }  # fmt: skip
-        summary = f"{len(asked):,} questions, {found['known']:,} known, {found['unknown']:,} not; {len(new):,} taught"
+        known, unknown = found["known"], found["unknown"]
+        summary = f"{len(asked):,} questions, {known:,} known, {unknown:,} not; {counts['lessons']:,} taught"
         return stage.commit(counts=counts, summary=summary, gain=gain)
 
 

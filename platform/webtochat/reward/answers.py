@@ -67,10 +67,13 @@ def judged(
     different = list(dict.fromkeys(answers))
     scores = []
     for answer in different:
-        score = judge(prompt.messages, answer, seed)
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise UserError(f"reward.answers.judge: {section.judge} answers {str(score)[:80]!r}, which is no score")
-        scores.append(float(score))
+        told = judge(prompt.messages, answer, seed)
+        try:
+            scores.append(float(told))
+        except (TypeError, ValueError, OverflowError):
+            scores.append(math.nan)
+        if not math.isfinite(scores[-1]):
+            raise UserError(f"reward.answers.judge: {section.judge} answers {str(told)[:80]!r}, which is no score")
     return Judged(prompt.messages, different, scores)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
 import statistics
 from collections import Counter
@@ -194,7 +193,7 @@ def _measured(stage: Stage, recipe: Recipe, held_out: list[Pair]) -> dict[str, A
         stage.say("no pair is held out, so how often it is right is not known: raise reward.validation_percent")
         return {}
     key = hash_of({entry.path: storage.sha256(entry.path) for entry in storage.files_below(stage.path("model"))})
-    scorer = actors.start_scorer(ModelPath(os.path.abspath(stage.directory), key), recipe.cluster.engine_gpus)
+    scorer = actors.start_scorer(ModelPath(stage.directory, key), recipe.cluster.engine_gpus)
     try:
         flat = ray.get(scorer.scores_of.remote([ids for pair in held_out for ids in (pair.chosen, pair.rejected)]))
     finally:

@@ -181,7 +181,8 @@ class Driver:
         """Ray reference → what it is of."""
         self.weights: Published | None = None
         self.deaths = 0
-        self.clock = Clock(self.cluster.engines)
+        _, self.most_engines = self.cluster.engine_range
+        self.clock = Clock(self.most_engines)
 
     # the loop --------------------------------------------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class Driver:
         self.fleet.remember(*self.ledger.remembered(self.fleet.evaluate_at))
         if storage.exists(self.stage.path(CURVE)) and self.fleet.closed == self.fleet.steps and not self._due():
             return  # killed between the last evaluation and the commit
-        for number in range(self.cluster.engines):
+        for number in range(self.most_engines):
             self._start(f"engine {number}")
         training = Training(self.stage, _learn, self.job, self.cluster)
         self.waiting[training.coming()] = ("message", None)

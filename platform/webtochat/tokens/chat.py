@@ -7,6 +7,7 @@ Hermes style; which tools there are stands at the end of the system message.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Sequence
@@ -90,6 +91,14 @@ def following(tokenizer: Tokenizer, messages: list[Message]) -> list[int]:
     between. So what was generated stays as it is."""
     ids = render(tokenizer, [{"role": "assistant", "content": ""}, *messages], add_generation_prompt=True).ids
     return ids[ids.index(tokenizer.stops[0]) + 1 :]
+
+
+def marker(tokenizer: Tokenizer, form: str | None) -> list[int]:
+    """The ids of a marker that stands by itself."""
+    writer = _Writer(tokenizer)
+    writer.mark(form)
+    writer.flush()
+    return writer.rendered.ids
 
 
 def _open(writer: _Writer, role: str) -> None:
@@ -198,39 +207,78 @@ def _json(value: Any) -> str:
 class Reply:
     """What the assistant's ids say. `ended`: its `<|im_end|>` came. `stray`: other markers stood in it."""
 
-    content: str
-    tool_calls: list[dict[str, Any]]
-    ended: bool
-    stray: bool
+    content: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    ended: bool = False
+    stray: bool = False
 
 
-def parse(tokenizer: Tokenizer, ids: list[int]) -> Reply:
-    """Reads the ids that follow a generation prompt. Only ids are control: a quoted marker is text. A call that is not
-    a JSON object with a name and arguments stands in `tool_calls` with its text under `malformed`."""
-    markers = tokenizer.markers
-    open_id, close_id = (_token_of(tokenizer, form) for form in (markers.call, markers.call_end))
-    ended, stray, calling = False, False, False
-    content = ""
-    run: list[int] = []
-    calls: list[dict[str, Any]] = []
-    for token in ids:
-        if token == tokenizer.stops[0]:
-            ended = True
-            break
-        if token == open_id and not calling:
-            content += tokenizer.decode(run).removesuffix(markers.between)
-            run, calling = [], True
-        elif token == close_id and calling:
-            calls.append(_read_call(tokenizer.decode(run)))
-            run, calling = [], False
-        elif token in tokenizer.special_ids:
-            stray = True
-        else:
-            run.append(token)
-    rest = tokenizer.decode(run)
-    if calling:
-        return Reply(content, [*calls, {"malformed": rest}], ended, stray)
-    return Reply(content + rest, calls, ended, stray)
+class Reader:
+    """Reads the ids that follow a generation prompt as they come. Only ids are control: a quoted marker is text. A call
+    that is not a JSON object with a name and arguments stands in `reply.tool_calls` with its text under `malformed`.
+    `calling`: within a call."""
+
+    def __init__(self, tokenizer: Tokenizer, calls: bool = True):
+        """`calls`: whether there are any; else what looks like one is text."""
+        forms = (tokenizer.markers.call, tokenizer.markers.call_end) if calls else (None, None)
+        self._open, self._close = (_token_of(tokenizer, form) for form in forms)
+        self._tokenizer, self._end = tokenizer, tokenizer.stops[0]
+        self._run: list[int] = []
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        self.reply, self.calling = Reply(), False
+
+    def add(self, ids: Sequence[int]) -> str:
+        """What they add to the content, in whole characters. The space before a call that may come is held back."""
+        before = len(self.reply.content)
+        for token in ids:
+            if self.reply.ended:
+                break
+            if token == self._end:
+                self._speak(whole=True)
+                self.reply.ended = True
+            elif token == self._open and not self.calling:
+                self._speak(whole=True, before_call=True)
+                self.calling = True
+            elif token == self._close and self.calling:
+                self.reply.tool_calls.append(_read_call(self._tokenizer.decode(self._run)))
+                self._run, self.calling = [], False
+            elif token in self._tokenizer.special_ids or token >= self._tokenizer.vocabulary:
+                self.reply.stray = True
+            else:
+                self._run.append(token)
+        self._speak()
+        return self.reply.content[before:]
+
+    def close(self) -> str:
+        """No more comes: what was held back, and a call that was cut off."""
+        before = len(self.reply.content)
+        self._speak(whole=True)
+        if self.calling:
+            self.reply.tool_calls.append({"malformed": self._tokenizer.decode(self._run)})
+            self._run, self.calling = [], False
+        return self.reply.content[before:]
+
+    def _speak(self, whole: bool = False, before_call: bool = False) -> None:
+        if self.calling:
+            return
+        text = self._held + self._decoder.decode(self._tokenizer.bytes_of(self._run), final=whole)
+        between = self._tokenizer.markers.between
+        self._run, self._held = [], ""
+        if before_call:
+            text = text.removesuffix(between)
+        elif not whole:
+            self._held = next((between[:end] for end in range(len(between), 0, -1) if text.endswith(between[:end])), "")
+            text = text.removesuffix(self._held)
+        self.reply.content += text
+
+
+def parse(tokenizer: Tokenizer, ids: Sequence[int]) -> Reply:
+    """All that these ids say."""
+    reader = Reader(tokenizer)
+    reader.add(ids)
+    reader.close()
+    return reader.reply
 
 
 def _token_of(tokenizer: Tokenizer, form: str | None) -> int | None:

@@ -8,7 +8,6 @@ score of the chosen one is to exceed that of the other.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,8 @@ from webtochat.tokens.rows import Row
 
 TURNS = ("prompt", "messages", "conversations")
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+LARGEST_MARGIN = 1e9
+"""A larger one is a fault; no number at all is not smaller."""
 _SPEAKER = re.compile(rf"(?:^|\n\n)({'|'.join(SPEAKERS)}):")
 
 
@@ -54,7 +55,7 @@ def preference_of(row: Row, source: str) -> Preference:
     if chosen == rejected:
         raise ValueError("both answers are alike")
     margin = 0.0 if row.get("margin") is None else row["margin"]
-    if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not abs(margin) < LARGEST_MARGIN:
         raise ValueError("the margin is not a number")
     source = str(row.get("source") or source).encode("utf-8", "replace").decode()
     return Preference(before or prompt_of(row), chosen, rejected, source, float(margin))

@@ -9,7 +9,7 @@ from urllib.parse import urldefrag
 from webtochat.errors import UserError
 from webtochat.recipe_tools import WebTool
 from webtochat.tools.index import Document, SearchIndex
-from webtochat.tools.tool import ToolResult
+from webtochat.tools.tool import Source, ToolResult
 from webtochat.tools.web import PUBLIC, FetchError, Network, fetch
 
 
@@ -47,11 +47,14 @@ class OpenPage:
         head = f"{page.title}\n{page.url}\n" if page.title else f"{page.url}\n"
         if find:
             places = passages(page.text, find, self._section.find_results, self._section.page_characters)
-            return ToolResult(head + "\n" + ("\n\n".join(places) or f"{find!r} does not stand in this page."))
-        shown = windows(page.text, self._section.page_characters)
-        if number > len(shown):
-            return ToolResult("", f"there is no page {number}: {page.url} has {len(shown)}")
-        return ToolResult(f"{head}page {number} of {len(shown)}\n\n{shown[number - 1]}")
+            shown = "\n\n".join(places) or f"{find!r} does not stand in this page."
+            return ToolResult(f"{head}\n{shown}", sources=(Source(page.title, page.url, shown),))
+        parts = windows(page.text, self._section.page_characters)
+        if number > len(parts):
+            return ToolResult("", f"there is no page {number}: {page.url} has {len(parts)}")
+        shown = parts[number - 1]
+        text = f"{head}page {number} of {len(parts)}\n\n{shown}"
+        return ToolResult(text, sources=(Source(page.title, page.url, shown),))
 
     def _page(self, url: str) -> Document:
         found = self._index and (self._index.page(url) or self._index.page(urldefrag(url).url))

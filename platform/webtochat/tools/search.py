@@ -17,7 +17,7 @@ import httpx
 from webtochat.errors import UserError
 from webtochat.recipe_tools import WebTool
 from webtochat.tools.index import Found, SearchIndex
-from webtochat.tools.tool import ToolResult, shortened
+from webtochat.tools.tool import Source, ToolResult, shortened
 
 BRAVE, TAVILY = "https://api.search.brave.com", "https://api.tavily.com"
 TAG = re.compile(r"</?\w[^<>]*>")
@@ -125,4 +125,5 @@ class WebSearch:
         except EngineError as error:
             return ToolResult("", str(error))
         shown = [f"{number}. {each.title}\n   {each.url}\n   {each.snippet}" for number, each in enumerate(found, 1)]
-        return ToolResult("\n".join(shown) or "No results.")
+        sources = tuple(Source(each.title, each.url, each.snippet) for each in found)
+        return ToolResult("\n".join(shown) or "No results.", sources=sources)

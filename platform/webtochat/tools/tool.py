@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
@@ -21,11 +21,21 @@ from webtochat.recipe_tools import Tools
 ERROR_CHARACTERS = 400
 
 
+class Source(NamedTuple):
+    """A page that a result tells of, and what it tells."""
+
+    title: str
+    url: str
+    text: str = ""
+
+
 @dataclass(frozen=True)
 class ToolResult:
     output: str
     error: str | None = None
     """What went wrong, for the model to read; None if nothing did."""
+    sources: tuple[Source, ...] = ()
+    """In the order in which the output numbers them."""
 
     @property
     def text(self) -> str:
@@ -100,10 +110,9 @@ def call(tools: Sequence[Tool], name: str, arguments: Any, limits: Tools | None 
         return _failed(f"wrong arguments: {where + ': ' if where else ''}{wrong.message}")
     assert isinstance(arguments, dict)
     result = _within(known[name], arguments, limits.call_seconds)
-    output, problem = result.output, result.error
-    return ToolResult(
-        _text(output, limits.result_characters), None if problem is None else _text(problem, limits.result_characters)
-    )
+    most, problem = limits.result_characters, result.error
+    sources = tuple(Source(*(_text(part, most) for part in source)) for source in result.sources)
+    return ToolResult(_text(result.output, most), None if problem is None else _text(problem, most), sources)
 
 
 def _within(tool: Tool, arguments: dict[str, Any], seconds: float) -> ToolResult:
