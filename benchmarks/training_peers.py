@@ -3,11 +3,12 @@
 
 python benchmarks/training_peers.py trainer folder made.json 2 1
 python benchmarks/training_peers.py trl folder made.json 2 packed 1
+python benchmarks/training_peers.py grpo folder made.json 2
 python benchmarks/training_peers.py nanochat folder made.json 2 ../nanochat
 python benchmarks/training_peers.py nanochat-quality folder made.json 2 ../nanochat --depth=4 --num-iterations=100
 
 The folder holds `windows.npy` (int32, windows in order × positions + 1), `model/` (Hugging Face) and `settings.json`;
-for TRL `rows.json` and `base/model/`.
+for TRL `rows.json` and `base/model/`, or `grpo.json`.
 """
 
 from __future__ import annotations
@@ -80,6 +81,50 @@ def trl(folder: str, made: str, threads: str, rows: str, compiled: str) -> None:
     timed(
         SFTTrainer, made, trl.__version__, model=model, args=arguments, train_dataset=data, processing_class=tokenizer
     )
+
+
+def grpo(folder: str, made: str, threads: str) -> None:
+    """With vLLM in this process, all answers of a step in one pass."""
+    told = json.loads(Path(folder, "grpo.json").read_text())
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, int(told["kv_cache_gib"])))
+    import re
+
+    import trl
+    from datasets import Dataset
+    from transformers import AutoTokenizer, Qwen3ForCausalLM
+    from trl import GRPOConfig, GRPOTrainer
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    limit(threads)
+    rewards: list[float] = []
+
+    def right(completions: list[Any], answers: list[list[str]], **_: Any) -> list[float]:
+        numbers = [re.findall(r"\d+", completion[0]["content"]) for completion in completions]
+        scores = [float(bool(said) and said[-1] in true) for said, true in zip(numbers, answers, strict=True)]
+        rewards.append(sum(scores) / len(scores))
+        return scores
+
+    def sync(self: Any) -> None:
+        named = {"weights_iterator": list(self._iter_named_params()), "is_checkpoint_format": True}
+        self.llm.collective_rpc("reload_weights", kwargs=named)
+        self.llm.reset_prefix_cache()
+
+    VLLMGeneration.sync_weights = sync
+    model = Qwen3ForCausalLM.from_pretrained(told["model"], dtype=torch.float32, attn_implementation="sdpa")
+    arguments = GRPOConfig(
+        output_dir=f"{folder}/grpo", use_vllm=True, vllm_mode="colocate", vllm_max_model_length=told["sequence_length"],
+        vllm_gpu_memory_utilization=0.05, num_generations=told["samples"], max_steps=told["steps"],
+        per_device_train_batch_size=told["prompts_per_step"] * told["samples"], loss_type="grpo",
+        max_completion_length=told["max_new_tokens"], temperature=told["temperature"], beta=told["kl"],
+        epsilon=told["clip_low"], gradient_checkpointing=False, bf16=False, dataloader_pin_memory=False,
+        **shared(told, "0"),
+    )  # fmt: skip
+    timed(
+        GRPOTrainer, made, trl.__version__, model=model, args=arguments, reward_funcs=right,
+        train_dataset=Dataset.from_list(told["prompts"]), processing_class=AutoTokenizer.from_pretrained(told["model"]),
+    )  # fmt: skip
+    told = json.loads(Path(made).read_text()) | {"losses": rewards}
+    Path(made).write_text(json.dumps(told))
 
 
 def shared(settings: dict[str, Any], compiled: str) -> dict[str, Any]:
@@ -188,5 +233,5 @@ def nanochat_quality(folder: str, made: str, threads: str, checkout: str, *setti
 
 
 if __name__ == "__main__":
-    known = {"trainer": trainer, "trl": trl, "nanochat": nanochat, "nanochat-quality": nanochat_quality}
+    known = {"trainer": trainer, "trl": trl, "grpo": grpo, "nanochat": nanochat, "nanochat-quality": nanochat_quality}
     known[sys.argv[1]](*sys.argv[2:])
