@@ -27,7 +27,7 @@ from webtochat.recipe_rl import RL
 from webtochat.rl import losses, rollouts
 from webtochat.rl.batches import Micro, minibatches
 from webtochat.rl.line import Learned
-from webtochat.rl.policy import VALUE, Policy
+from webtochat.rl.policy import Policy, for_engines
 from webtochat.rl.rollouts import Row
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.train import together
@@ -271,11 +271,7 @@ class Learner:
 
     def weights(self) -> dict[str, np.ndarray]:
         """What engines take, on rank 0. Every rank calls it."""
-        left_out = (VALUE, "lm_head.") if self.model.config.tie_embeddings else (VALUE,)
-        return {
-            name: each.detach().float().cpu().numpy()
-            for name, each in self.whole().state_dict().items() if not name.startswith(left_out)
-        }  # fmt: skip
+        return for_engines(self.whole())
 
 
 class Tally:

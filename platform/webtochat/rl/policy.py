@@ -3,6 +3,7 @@ expects to be rewarded with."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -61,3 +62,12 @@ class Policy(Transformer):
         logprobs_PV = (self.lm_head(x_PD).float() / temperature).log_softmax(-1)
         entropies_P = -(logprobs_PV.detach().exp() * logprobs_PV.detach()).sum(-1)
         return logprobs_PV.gather(-1, targets_P[:, None])[:, 0], entropies_P
+
+
+def for_engines(model: Transformer) -> dict[str, np.ndarray]:
+    """Weights by the names of a checkpoint, in float32."""
+    left_out = (VALUE, "lm_head.") if model.config.tie_embeddings else (VALUE,)
+    return {
+        name: each.detach().float().cpu().numpy()
+        for name, each in model.state_dict().items() if not name.startswith(left_out)
+    }  # fmt: skip
