@@ -2,8 +2,8 @@
 
 python benchmarks/grpo.py recipes/demo.yaml --peers .venv-peers/bin/python --write
 
-The recipe's chat model, exercises, answers to each, temperature and rate, with `rl.algorithm=grpo`, one optimizer step
-each, no evaluation and no checkpoint; each side in processes of its own, in turns in one run. Ours is the job as a user
+The recipe's chat model, answers to each prompt, temperature and rate, with `rl.algorithm=grpo`, the miniweb's
+exercises, one optimizer step each, no evaluation and no checkpoint; each side in processes of its own, in turns in one run. Ours is the job as a user
 runs it, strictly on-policy (`rl.staleness=0`) and with sampling ahead by a step (1). A step's time is from the end of
 one step to the end of the next.
 
@@ -35,8 +35,9 @@ SIDES = {
 
 
 def overrides(options: argparse.Namespace, staleness: int) -> list[str]:
-    fixed = ["algorithm=grpo", "minibatches=1", "max_held_out=0", "evaluate_every=0", "warmup_fraction=0"]
+    fixed = ["algorithm=grpo", "minibatches=1", "max_held_out=0", "evaluate_every=0", "warmup_fraction=0", "resample=false"]
     fixed += [f"steps={options.steps}", f"checkpoint_every={options.steps}", f"staleness={staleness}"]
+    fixed += ['data=[{path: "python:miniweb.exercises:exercises"}]']
     return [*options.overrides, *(f"rl.{each}" for each in fixed)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Endpoint
@@ -85,17 +85,34 @@ class Rewards(Section):
 
     @model_validator(mode="after")
     def known(self) -> Rewards:
-        for name in self.weights:
-            if name not in PARTS and not name.startswith("python:"):
-                raise ValueError(f"no reward {name}; there are {', '.join(PARTS)} and python:module:function")
-        if not any(self.weights.values()):
-            raise ValueError("weights gives no part any weight")
-        if "judge" in self.weights and self.judge is None:
-            raise ValueError("weights names judge: give its address and model as rewards.judge")
+        checked(self.weights)
         return self
 
 
-PARTS = ("exact", "match", "numeric", "tests", "format", "length", "model", "judge")
+PARTS = ("exact", "match", "numeric", "truthful", "tests", "format", "length", "model", "judge")
+
+
+def checked(weights: dict[str, float]) -> dict[str, float]:
+    """Raises ValueError where they name a part that there is not, or none counts."""
+    for name in weights:
+        if name not in PARTS and not name.startswith("python:"):
+            raise ValueError(f"no reward {name}; there are {', '.join(PARTS)} and python:module:function")
+    if not any(weights.values()):
+        raise ValueError("weights gives no part any weight")
+    return weights
+
+
+class PromptSource(DataSource):
+    """`path` may also be `knowledge`: the questions that the recipe's knowledge stage asked and does not hold out.
+    `weight`: of how often its prompts are asked, beside the other sources'."""
+
+    rewards: dict[str, float] | None = None
+    """Parts that count for its prompts, in place of `rewards.weights`."""
+
+    @field_validator("rewards")
+    @classmethod
+    def known(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        return value if value is None else checked(value)
 
 
 class Sampling(Section):
@@ -134,8 +151,8 @@ class RL(Optimizer, Policy, Sampling):
     lr: float = 1e-5
     weight_decay: float = 0.0
     decay_fraction: float = 0.0
-    data: list[DataSource] = []
-    """Prompts, with what right answers are held against; a source's weight does not count."""
+    data: list[PromptSource] = []
+    """Prompts, with what right answers are held against."""
     rewards: Rewards = Rewards()
     lora: LoRA | None = None
     """None: all weights are trained."""
@@ -144,3 +161,14 @@ class RL(Optimizer, Policy, Sampling):
     checkpoint_every: int = Field(20, ge=1)
     keep_checkpoints: int = 2
     seed: int = 1
+
+    @property
+    def parts(self) -> list[str]:
+        """Of the reward, that count for any prompt."""
+        return list(dict.fromkeys(name for source in self.data for name in source.rewards or self.rewards.weights))
+
+    @model_validator(mode="after")
+    def judged(self) -> RL:
+        if "judge" in self.parts and self.rewards.judge is None:
+            raise ValueError("judge is a part of the reward: give its address and model as rewards.judge")
+        return self

@@ -17,9 +17,9 @@ from tests.inference import tiny
 from webtochat.errors import UserError
 from webtochat.inference.engine import Completion
 from webtochat.recipe import Cluster
-from webtochat.recipe_rl import Rewards, Sampling
+from webtochat.recipe_rl import RL, Rewards, Sampling
 from webtochat.recipe_tools import PythonTool, Tools
-from webtochat.rl import answers, report, rewards, rollouts, tasks
+from webtochat.rl import answers, line, report, rewards, rollouts, tasks
 from webtochat.rl.rewards import Answered, parts, score
 from webtochat.rl.rollouts import Asked
 from webtochat.tools.toolbox import toolbox
@@ -34,7 +34,7 @@ def told(answer: str, truth: list[str] | None = None, tests: list[str] | None = 
 
 def scored(weights: dict[str, float], *answered: Answered, model: Any = len, **section: Any) -> list[rewards.Scored]:
     made = Rewards(weights=weights, **section)
-    found = parts(made, PythonTool(), Cluster(), 20, model)
+    found = parts(list(weights), made, PythonTool(), Cluster(), 20, model)
     return score(answered, found, made.weights)
 
 
@@ -59,6 +59,35 @@ def test_words_and_marks() -> None:
     both = told("It is the sea.", ["the sea"]), told("The sea", ["the sea"])
     first, second = scored({"match": 1.0, "exact": 0.5}, *both)
     assert (first.reward, second.reward) == (1.0, 1.5) and first.parts == {"match": 1.0, "exact": 0.0}
+
+
+def test_to_refuse_is_worth_more_than_to_be_wrong() -> None:
+    known = [told("It is the sea.", ["the sea"]), told("I do not know.", ["the sea"]), told("A lake.", ["the sea"])]
+    invented = [told("I do not know."), told("A lake."), told("")]
+    assert [each.reward for each in scored({"truthful": 1.0}, *known, *invented)] == [1, 0, -1, 0, -1, -1]
+
+
+def test_each_source_has_its_own_parts() -> None:
+    section = Rewards(weights={"numeric": 2.0})
+    found = parts(["numeric", "truthful"], section, PythonTool(), Cluster(), 20, len)
+    own = {"truthful": 1.0}
+    prompts = tasks.prompts([{"question": "What is the sea?", "answer": "water"}], Counter(), 1, own)
+    assert prompts[0].source == 1 and prompts[0].truth["rewards"] == own
+    asked = [told("4", ["4"]), Answered("", "water", prompts[0].truth, [1], 1, ended=True)]
+    first, second = score(asked, found, section.weights)
+    assert (first.reward, first.parts) == (2.0, {"numeric": 1.0})
+    assert (second.reward, second.parts) == (1.0, {"truthful": 1.0})
+    rows = [{"parts": list(each.parts.items())} for each in (first, second)]
+    assert line.by_part(rows) == {"numeric": 1.0, "truthful": 1.0}
+
+
+def test_parts_that_there_are_not_and_judges_without_an_address_are_refused() -> None:
+    source = {"path": "x.jsonl", "rewards": {"nonsense": 1}}
+    with pytest.raises(ValueError, match="no reward nonsense"):
+        RL(data=[source])
+    with pytest.raises(ValueError, match="judge is a part of the reward"):
+        RL(data=[source | {"rewards": {"judge": 1}}])
+    assert RL(data=[source | {"rewards": {"exact": 1}}, {"path": "y.jsonl"}]).parts == ["exact", "numeric"]
 
 
 def test_programs_are_tried_where_they_reach_nothing() -> None:

@@ -103,8 +103,7 @@ class Ledger:
         """Measures and tells of one that is written down."""
         found = rollouts.read(self._evaluation(version))
         told = {"held_out/reward": line.mean([row["reward"] for row in found if row["reward"] is not None])}
-        for name in self._section.rewards.weights:
-            told[f"held_out/{name}"] = line.mean([dict(row["parts"]).get(name, 0.0) for row in found])
+        told |= {f"held_out/{name}": value for name, value in line.by_part(found).items()}
         self.evaluated[version] = told
         self._stage.metrics(told, version)
         shown = " | ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in told.items())

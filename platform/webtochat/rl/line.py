@@ -72,9 +72,17 @@ def sampled(rows: Sequence[Row]) -> dict[str, float]:
     }
     if scored:
         found["reward"] = mean([row["reward"] for row in scored])
-        for name in dict(scored[0]["parts"]):
-            found[f"reward/{name}"] = mean([dict(row["parts"])[name] for row in scored])
+        found |= {f"reward/{name}": value for name, value in by_part(scored).items()}
     return found
+
+
+def by_part(rows: Sequence[Row]) -> dict[str, float]:
+    """Each part's mean over the rows that have it."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row["parts"]:
+            found.setdefault(name, []).append(value)
+    return {name: mean(values) for name, values in found.items()}
 
 
 def mean(values: Sequence[float]) -> float:

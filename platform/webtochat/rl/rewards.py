@@ -17,6 +17,7 @@ from typing import Any
 
 from webtochat.errors import MachineError, UserError
 from webtochat.evals.questions import is_right
+from webtochat.evals.refusals import is_refusal
 from webtochat.knowledge.endpoint import Client
 from webtochat.recipe import Cluster
 from webtochat.recipe_rl import Rewards
@@ -55,14 +56,19 @@ ScoreIds = Callable[[list[list[int]]], list[float]]
 
 
 def score(answered: Sequence[Answered], parts: dict[str, Part], weights: dict[str, float]) -> list[Scored]:
-    """Σ weight × part of each answer."""
-    found = {name: part(answered) for name, part in parts.items()}
+    """Σ weight × part of each answer, of the parts that count for its prompt. `weights`: where the prompt's source does
+    not say."""
+    counted = [one.truth.get("rewards") or weights for one in answered]
+    found: list[dict[str, float | str]] = [{} for _ in answered]
+    for name, part in parts.items():
+        places = [place for place, each in enumerate(counted) if name in each]
+        for place, value in zip(places, part([answered[place] for place in places]) if places else [], strict=True):
+            found[place][name] = value
     scored = []
-    for place in range(len(answered)):
-        told = {name: values[place] for name, values in found.items()}
+    for told, mine in zip(found, counted, strict=True):
         numbers = {name: value for name, value in told.items() if isinstance(value, float) and math.isfinite(value)}
         failed = next((f"{name}:{_reason(value)}" for name, value in told.items() if name not in numbers), "")
-        total = sum(weights[name] * value for name, value in numbers.items())
+        total = sum(mine[name] * value for name, value in numbers.items())
         scored.append(Scored(None if failed else total, numbers, failed))
     return scored
 
@@ -72,20 +78,21 @@ def _reason(value: float | str) -> str:
 
 
 def parts(
-    section: Rewards, python: PythonTool, cluster: Cluster, max_new_tokens: int, model: ScoreIds
-) -> dict[str, Part]:
-    """Those that the recipe weighs, in its order. Raises UserError where one cannot work here."""
+    names: Sequence[str], section: Rewards, python: PythonTool, cluster: Cluster, max_new_tokens: int, model: ScoreIds
+) -> dict[str, Part]:  # fmt: skip
+    """Those of these names, in their order. Raises UserError where one cannot work here."""
     soft = max_new_tokens // 2 if section.soft_tokens is None else section.soft_tokens
     each: dict[str, Callable[[Answered], float]] = {
         "exact": lambda one: float(answers.same_words(one.answer, _needs(one, "answers"))),
         "match": lambda one: float(is_right(one.answer, _needs(one, "answers"))),
         "numeric": lambda one: float(answers.same_number(one.answer, _needs(one, "answers"))),
+        "truthful": truthful,
         "tests": lambda one: answers.passed(one.answer, _needs(one, "tests"), one.truth["setup"], python),
         "format": lambda one: float(one.ended and re.fullmatch(section.pattern, one.answer, re.DOTALL) is not None),
         "length": lambda one: overlong(one.tokens, soft, max_new_tokens),
     }
     found: dict[str, Part] = {}
-    for name in section.weights:
+    for name in names:
         if name == "model":
             found[name] = _by_model(model)
         elif name == "judge":
@@ -96,7 +103,7 @@ def parts(
     return found
 
 
-QUICK = {"exact", "match", "numeric", "format", "length"}
+QUICK = {"exact", "match", "numeric", "truthful", "format", "length"}
 
 
 def _needs(one: Answered, name: str) -> list[str]:
@@ -124,6 +131,14 @@ def _apart(function: Callable[[Answered], float], threads: int) -> Part:
             return list(pool.map(one, answered))
 
     return several
+
+
+def truthful(one: Answered) -> float:
+    """1 for a right answer, 0 for saying that one does not know, -1 for a wrong one: to refuse pays where an answer is
+    more often wrong than right (TruthRL; Wei et al. 2025). Of what there is no answer to, any answer is wrong."""
+    if is_right(one.answer, one.truth["answers"]):
+        return 1.0
+    return 0.0 if is_refusal(one.answer) else -1.0
 
 
 def overlong(tokens: int, soft: int, most: int) -> float:

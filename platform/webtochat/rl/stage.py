@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import ray
 
 from webtochat import storage
@@ -24,6 +26,7 @@ from webtochat.inference.actors import ModelPath, start_scorer
 from webtochat.inference.engine import positions, read_weights
 from webtochat.model.reward import SCORES
 from webtochat.recipe import Recipe
+from webtochat.recipe_rl import PromptSource
 from webtochat.rl import actors, line, rewards, rollouts, tasks
 from webtochat.rl.fleet import Fleet, Group, Work
 from webtochat.rl.learner import LearnerJob, learn_rank
@@ -40,6 +43,9 @@ from webtochat.tools.toolbox import toolbox
 from webtochat.train.actors import Training
 from webtochat.train.rank import CURVE, Note
 from webtochat.train.stage import literals
+
+KNOWLEDGE = "knowledge"
+"""As a source of prompts: the questions of that stage."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,11 @@ def rl(run: Run) -> Artifact:
         raise UserError("the recipe has no section rl, so nothing is learned by reward: docs/rl.md shows one")
     base = run.open("sft" if recipe.knowledge is None else "knowledge")
     tools = [run.open("index")] if section.tools and {"web_search", "open_page"} & set(recipe.tools.names) else []
-    scorer = [run.open("reward")] if "model" in section.rewards.weights else []
+    scorer = [run.open("reward")] if "model" in section.parts else []
     sources, missing = rows.available(section.data, recipe.miniweb)
-    identity = {"rl": literals(recipe, "rl") | {"data": [rows.identity(each, recipe.miniweb) for each in sources]}}
-    if section.tools or "tests" in section.rewards.weights:
+    asked = [_identity(each, recipe) for each in sources]
+    identity = {"rl": literals(recipe, "rl") | {"data": asked}}
+    if section.tools or "tests" in section.parts:
         identity |= recipe.identity("tools")
     stage = run.begin("rl", identity, [base, *tools, *scorer])
     if isinstance(stage, Artifact):
@@ -78,7 +85,7 @@ def rl(run: Run) -> Artifact:
         )
         for each in scorer:
             _same_tokenizer(base, each)
-        driver = Driver(stage, recipe, base, index, scorer, learned, held_out)
+        driver = Driver(stage, recipe, base, index, scorer, sources, learned, held_out)
         try:
             driver.run()
         finally:
@@ -92,18 +99,25 @@ def rl(run: Run) -> Artifact:
 
 
 def _prompts(
-    stage: Stage, recipe: Recipe, base: Artifact, sources: list[rows.DataSource], index: tuple[str, str] | None,
+    stage: Stage, recipe: Recipe, base: Artifact, sources: list[PromptSource], index: tuple[str, str] | None,
     skipped: Counter[str],
 ) -> tuple[list[Prompt], list[Prompt]]:  # fmt: skip
     """(to learn from, held out)."""
     section, directory = recipe.rl, os.path.join(base.local(), "model")
     assert section is not None
+
+    def read(source: PromptSource) -> Iterator[rows.Row]:
+        return questions(base) if source.path == KNOWLEDGE else rows.read(source, recipe.miniweb, skipped)
+
     own = positions(directory)
     most = section.sequence_length or own
     if most > own:
         raise UserError(f"rl.sequence_length ({most}) is more than the model's positions ({own})")
     tokenizer = Tokenizer.load(directory)
-    found = tasks.prompts((row for each in sources for row in rows.read(each, recipe.miniweb, skipped)), skipped)
+    found = [
+        prompt
+        for number, each in enumerate(sources) for prompt in tasks.prompts(read(each), skipped, number, each.rewards)
+    ]  # fmt: skip
     made = toolbox(recipe.tools, storage.local_copy(*index) if index else None) if section.tools else []
     found = tasks.fitting(found, tokenizer, most, definitions(made), skipped)
     for reason, number in skipped.items():
@@ -112,6 +126,24 @@ def _prompts(
     if not learned:
         raise UserError("rl.data holds no prompt to learn from: name JSONL, Parquet, hf:// or python: sources")
     return learned, held_out
+
+
+def _identity(source: PromptSource, recipe: Recipe) -> dict[str, Any]:
+    """What its prompts and their rewards depend on, besides the artifact that is begun with."""
+    if source.path == KNOWLEDGE and recipe.knowledge is None:
+        raise UserError("rl.data names knowledge, and the recipe has no section of that name")
+    told = {"weight": source.weight} if source.path == KNOWLEDGE else rows.identity(source, recipe.miniweb)
+    return told | {"rewards": source.rewards}
+
+
+def questions(knowledge: Artifact) -> Iterator[rows.Row]:
+    """What the knowledge stage asked and does not hold out, with the right answers; of what was invented there is
+    none."""
+    with storage.open_input_file(knowledge.path("questions.parquet")) as source:
+        asked = pq.read_table(source, columns=["question", "subject", "answers", "held_out"]).to_pylist()
+    for row in asked:
+        if not row.pop("held_out"):
+            yield row | {"key": row.pop("subject"), "held_out": False}
 
 
 def _same_tokenizer(base: Artifact, scorer: Artifact) -> None:
@@ -142,7 +174,8 @@ def _score(written: str, found: list[Row], recipe: Recipe, scorer: Any, scale: t
     def model(ids: list[list[int]]) -> list[float]:
         return [(score - scale[0]) / scale[1] for score in ray.get(scorer.scores_of.remote(ids))]
 
-    parts = rewards.parts(section.rewards, recipe.tools.python, recipe.cluster, section.max_new_tokens, model)
+    python, most = recipe.tools.python, section.max_new_tokens
+    parts = rewards.parts(section.parts, section.rewards, python, recipe.cluster, most, model)
     scored = rewards.score([rollouts.answered(row) for row in found], parts, section.rewards.weights)
     rollouts.write(written, rollouts.rewarded(found, scored))
 
@@ -152,14 +185,16 @@ class Driver:
 
     def __init__(
         self, stage: Stage, recipe: Recipe, base: Artifact, index: tuple[str, str] | None, scorer: list[Artifact],
-        learned: list[Prompt], held_out: list[Prompt],
+        sources: list[PromptSource], learned: list[Prompt], held_out: list[Prompt],
     ):  # fmt: skip
         assert recipe.rl is not None
         self.stage, self.recipe, self.section, self.cluster = stage, recipe, recipe.rl, recipe.cluster
         self.model = ModelPath(storage.absolute(base.directory), base.content_hash)
         self.index, self.learned, self.held_out = index, learned, held_out
         section = self.section
-        self.order = Order((len(learned),), (1.0,), section.seed)
+        counts = Counter(prompt.source for prompt in learned)  # in the order of the sources, as the prompts are
+        weights = tuple(sources[number].weight for number in counts)
+        self.order = Order(tuple(counts.values()), weights, section.seed)
         self.job = LearnerJob(
             directory=storage.absolute(stage.directory), base=(self.model.artifact, self.model.key), settings=section,
             device_batch_tokens=self.cluster.device_batch_tokens, shard=self.cluster.shard,

@@ -28,11 +28,14 @@ TRUE = ("answers", "answer", "truth", "solution")
 class Prompt:
     messages: list[Message]
     truth: dict[str, Any]
-    """`answers`: texts, any of which is right. `tests`: programs. `setup`: what runs before them."""
+    """`answers`: texts, any of which is right. `tests`: programs. `setup`: what runs before them. `rewards`: parts that
+    count for it; null: the recipe's."""
     key: str
     """What is asked about: prompts of the same are learned from, or held out."""
     held_out: bool | None = None
     """None: by a hash of the key."""
+    source: int = 0
+    """Which of the recipe's it comes from."""
 
     @property
     def text(self) -> str:
@@ -45,8 +48,10 @@ class Prompt:
         return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def prompts(found: Iterable[Row], skipped: Counter[str]) -> list[Prompt]:
-    """Of each row that holds one, once; the others are counted in `skipped` by reason."""
+def prompts(
+    found: Iterable[Row], skipped: Counter[str], source: int = 0, rewards: dict[str, float] | None = None
+) -> list[Prompt]:
+    """Of each row of a source that holds one, once; the others are counted in `skipped` by reason."""
     kept: dict[str, Prompt] = {}
     for row in found:
         try:
@@ -54,7 +59,8 @@ def prompts(found: Iterable[Row], skipped: Counter[str]) -> list[Prompt]:
             asked = json.dumps(messages, sort_keys=True, ensure_ascii=False)
             away = row.get("held_out")
             key = str(row.get("key") or asked)
-            made = Prompt(messages, truth_of(row), key, away if isinstance(away, bool) else None)
+            truth = truth_of(row) | {"rewards": rewards}
+            made = Prompt(messages, truth, key, away if isinstance(away, bool) else None, source)
         except ValueError as error:
             skipped[str(error).replace(" ", "_")] += 1
             continue
