@@ -10,8 +10,12 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+from serving.stream import merged
 from webtochat.inference.actors import ModelPath
 from webtochat.inference.engine import CPU_ENVIRONMENT, ENVIRONMENT, positions
+
+GATHER_MILLISECONDS = 20
+"""Tokens of so long go out together: each message between processes costs as much as a token of a small model."""
 
 
 def engine_options(gpus: int, max_model_length: int | None, kv_cache_gib: float) -> dict[str, Any]:
@@ -54,8 +58,7 @@ class ModelServer:
                 model_loading_config={"model_id": name, "model_source": directory},
                 engine_kwargs=options,
                 placement_group_config={"bundles": [resources] * max(1, gpus)},
-                # Each token goes out as it comes: the default gathers 50 ms of them.
-                experimental_configs={"stream_batching_interval_ms": 0},
+                experimental_configs={"stream_batching_interval_ms": GATHER_MILLISECONDS},
                 log_engine_metrics=False,
                 callback_config={"callback_class": NothingToDownload},
             )
@@ -71,13 +74,17 @@ class ModelServer:
 
         asked = CompletionRequest(**request, stream=True, stream_options={"include_usage": True})
         async for batch in await self._server.completions(asked):
-            for item in batch if isinstance(batch, list) else [batch]:
-                if not isinstance(item, str):
-                    yield item.model_dump(mode="json")
-                    return
-                for line in item.splitlines():
-                    if line.startswith("data: {"):
-                        yield json.loads(line[len("data: ") :])
+            items = batch if isinstance(batch, list) else [batch]
+            errors = [item.model_dump(mode="json") for item in items if not isinstance(item, str)]
+            text = "".join(item for item in items if isinstance(item, str))
+            lines = (line.removeprefix("data: ") for line in text.splitlines())
+            chunks = [json.loads(line) for line in lines if line.startswith("{")]
+            errors += [chunk for chunk in chunks if "error" in chunk]
+            if chunks and not errors:
+                yield merged(chunks)
+            for error in errors[:1]:
+                yield error
+                return
 
     async def check_health(self) -> None:
         await self._server.check_health()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -59,3 +59,18 @@ def event_stream(events: AsyncIterator[dict[str, Any]], named: bool = False) -> 
             yield "data: [DONE]\n\n"
 
     return Closing(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+def merged(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """One of several `text_completion` chunks in a row."""
+    choices: dict[int, dict[str, Any]] = {}
+    last: dict[str, Any] = {}
+    for last in chunks:
+        for choice in last["choices"]:
+            whole = choices.setdefault(choice["index"], choice | {"text": "", "token_ids": [], "logprobs": None})
+            whole["text"] += choice["text"]
+            whole["token_ids"] += choice.get("token_ids") or []
+            whole["finish_reason"] = choice["finish_reason"] or whole["finish_reason"]
+            before, more = whole["logprobs"] or {}, choice["logprobs"] or {}
+            whole["logprobs"] = {name: before.get(name, []) + more[name] for name in more} or whole["logprobs"]
+    return last | {"choices": [choices[index] for index in sorted(choices)]}

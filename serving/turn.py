@@ -79,7 +79,7 @@ def watched(
     chunks: AsyncIterator[dict[str, Any]], prompt: Sequence[int] | Sequence[Sequence[int]]
 ) -> AsyncIterator[dict[str, Any]]:
     """The chunks of a generation as they come, noted in the turn. `prompt`: ids, one list or several. Until the model
-    tells its count of tokens a chunk counts as one: a client that leaves just before the end has had them."""
+    tells its count of tokens those of its chunks count: a client that leaves just before the end has had them."""
     turn = TURN.get()
     read = sum(1 if isinstance(each, int) else len(each) for each in prompt)
     return chunks if turn is None else _noted(chunks, read, turn)
@@ -98,7 +98,7 @@ async def _noted(
                 turn.first_token = time.time_ns()
                 turn.began_to_answer()
             usage = chunk.get("usage") or usage
-            tokens += len(chunk.get("choices", ()))
+            tokens += sum(len(choice.get("token_ids") or ()) or 1 for choice in chunk.get("choices", ()))
             for choice in chunk.get("choices", ()) if turn.asked is not None else ():
                 texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]
             yield chunk

@@ -63,7 +63,7 @@ class Engine:
                 yield {"choices": [choice := self._choice(asked, ids[: place + 1])]}
                 if ended := choice["finish_reason"] is not None:
                     break
-            yield {"choices": [], "usage": {}}
+            yield {"choices": [], "usage": dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 1)}
         finally:
             self.left += not ended
 

@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 from serving.dialogue import Until, cited
+from serving.stream import merged
 from tests.serving.fake import SLOW, Served, served
 from tests.serving.test_serving import ask, post
 
@@ -149,6 +150,29 @@ def test_what_an_answer_cites() -> None:
     assert [(each.source.title, each.start, each.end) for each in by_words] == [("Ada", 4, 15), ("Cy", 4, 15)]
     assert [each.source.title for each in cited("Cy is tall.", 0, [SOURCES, other], 0.7)] == ["Cy"]
     assert cited("Quite so.", 0, [SOURCES], 0.5) == cited("[1]", 0, [], 0.5) == cited("ab", 2, [other], 0.5) == []
+
+
+def test_chunks_that_come_together_are_one_and_none_is_changed() -> None:
+    def chunk(*choices: tuple[int, str, str | None], usage: dict[str, int] | None = None) -> dict[str, Any]:
+        told = [
+            {"index": index, "text": text, "token_ids": [ord(text)], "finish_reason": reason,
+             "logprobs": {"token_logprobs": [-float(index)], "tokens": [text]} if index else None}
+            for index, text, reason in choices
+        ]  # fmt: skip
+        return {"id": "a", "choices": told, "usage": usage}
+
+    parts = [chunk((1, "x", None)), chunk((0, "a", None), (1, "y", "stop")), chunk((0, "b", "length")),
+             chunk(usage={"total_tokens": 4})]  # fmt: skip
+    before = json.dumps(parts)
+    whole = merged(parts)
+    assert json.dumps(parts) == before and whole["usage"] == {"total_tokens": 4}
+    first, second = whole["choices"]
+    assert (first["text"], first["token_ids"], first["finish_reason"], first["logprobs"]) == (
+        "ab", [97, 98], "length", None,
+    )  # fmt: skip
+    assert second["text"] == "xy" and second["finish_reason"] == "stop"
+    assert second["logprobs"] == {"token_logprobs": [-1.0, -1.0], "tokens": ["x", "y"]}
+    assert merged(parts[:1])["choices"] == parts[0]["choices"]
 
 
 def test_tools_that_fail_are_read_and_shown(here: Served) -> None:

@@ -120,10 +120,18 @@ def test_streaming(client):
     *chunks, last = list(stream)
     assert chunks[0].choices[0].delta.role == "assistant"
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Bo likes green."
-    assert len([chunk for chunk in chunks if chunk.choices[0].delta.content]) > 2
+    assert [chunk for chunk in chunks if chunk.choices[0].delta.content]
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
     assert {chunk.id for chunk in chunks} == {last.id}
     assert last.choices == [] and last.usage.completion_tokens > 2
+
+
+def test_a_long_answer_comes_in_pieces(client):
+    asked = {"prompt": "Ada", "max_tokens": 150, "temperature": 2.0, "seed": 3}
+    pieces = list(client.completions.create(model="tiny", stream=True, **asked))
+    assert len(pieces) > 2
+    whole = client.completions.create(model="tiny", **asked)
+    assert "".join(piece.choices[0].text for piece in pieces) == whole.choices[0].text
 
 
 def test_the_stream_ends_as_openais(server):
