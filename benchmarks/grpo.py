@@ -3,9 +3,9 @@
 python benchmarks/grpo.py recipes/demo.yaml --peers .venv-peers/bin/python --write
 
 The recipe's chat model, answers to each prompt, temperature and rate, with `rl.algorithm=grpo`, the miniweb's
-exercises, one optimizer step each, no evaluation and no checkpoint; each side in processes of its own, in turns in one run. Ours is the job as a user
-runs it, strictly on-policy (`rl.staleness=0`) and with sampling ahead by a step (1). A step's time is from the end of
-one step to the end of the next.
+exercises, one optimizer step each, no evaluation and no checkpoint; each side in processes of its own, in turns in one
+run. Ours is the job as a user runs it, strictly on-policy (`rl.staleness=0`) and with sampling ahead by a step (1). A
+step's time is from the end of one step to the end of the next.
 
 TRL's way of handing weights to vLLM fails on a CPU (vLLM has repacked them there), so benchmarks/training_peers.py
 hands them over by vLLM's own `reload_weights`, as ours does. Both compute the old log-probabilities, the reference's,
@@ -35,8 +35,9 @@ SIDES = {
 
 
 def overrides(options: argparse.Namespace, staleness: int) -> list[str]:
-    fixed = ["algorithm=grpo", "minibatches=1", "max_held_out=0", "evaluate_every=0", "warmup_fraction=0", "resample=false"]
-    fixed += [f"steps={options.steps}", f"checkpoint_every={options.steps}", f"staleness={staleness}"]
+    fixed = ["algorithm=grpo", "resample=false", "minibatches=1", "warmup_fraction=0"]
+    fixed += ["max_held_out=0", "evaluate_every=0", f"staleness={staleness}"]
+    fixed += [f"steps={options.steps}", f"checkpoint_every={options.steps}"]
     fixed += ['data=[{path: "python:miniweb.exercises:exercises"}]']
     return [*options.overrides, *(f"rl.{each}" for each in fixed)]
 

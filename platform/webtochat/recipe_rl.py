@@ -75,6 +75,9 @@ class Rewards(Section):
     soft_tokens: int | None = Field(None, ge=0)
     """length: 0 up to so many of the answer's tokens, then falling to -1 at max_new_tokens (DAPO's soft overlong
     punishment). None: half of max_new_tokens."""
+    wrong: float = Field(-1.0, le=0)
+    """truthful: of a wrong answer, where to refuse is 0 and a right one 1. At -1 it pays to refuse what is more often
+    wrong than right, at -0.5 what is wrong twice as often."""
     judge: Endpoint | None = None
     judge_prompt: str = (
         "Question: {prompt}\nReference answer: {truth}\nAnswer to judge: {answer}\n"
@@ -103,7 +106,7 @@ def checked(weights: dict[str, float]) -> dict[str, float]:
 
 
 class PromptSource(DataSource):
-    """`path` may also be `knowledge`: the questions that the recipe's knowledge stage asked and does not hold out.
+    """`path` may also be `knowledge`: the questions whose answers the recipe's knowledge stage taught.
     `weight`: of how often its prompts are asked, beside the other sources'."""
 
     rewards: dict[str, float] | None = None

@@ -86,7 +86,7 @@ def parts(
         "exact": lambda one: float(answers.same_words(one.answer, _needs(one, "answers"))),
         "match": lambda one: float(is_right(one.answer, _needs(one, "answers"))),
         "numeric": lambda one: float(answers.same_number(one.answer, _needs(one, "answers"))),
-        "truthful": truthful,
+        "truthful": lambda one: truthful(one, section.wrong),
         "tests": lambda one: answers.passed(one.answer, _needs(one, "tests"), one.truth["setup"], python),
         "format": lambda one: float(one.ended and re.fullmatch(section.pattern, one.answer, re.DOTALL) is not None),
         "length": lambda one: overlong(one.tokens, soft, max_new_tokens),
@@ -133,12 +133,12 @@ def _apart(function: Callable[[Answered], float], threads: int) -> Part:
     return several
 
 
-def truthful(one: Answered) -> float:
-    """1 for a right answer, 0 for saying that one does not know, -1 for a wrong one: to refuse pays where an answer is
-    more often wrong than right (TruthRL; Wei et al. 2025). Of what there is no answer to, any answer is wrong."""
+def truthful(one: Answered, wrong: float) -> float:
+    """1 for a right answer, 0 for saying that one does not know, less for a wrong one: to refuse pays where one would
+    be wrong too often (TruthRL; Wei et al. 2025, with -1). Of what there is no answer to, any answer is wrong."""
     if is_right(one.answer, one.truth["answers"]):
         return 1.0
-    return 0.0 if is_refusal(one.answer) else -1.0
+    return 0.0 if is_refusal(one.answer) else wrong
 
 
 def overlong(tokens: int, soft: int, most: int) -> float:

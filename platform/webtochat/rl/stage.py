@@ -137,12 +137,12 @@ def _identity(source: PromptSource, recipe: Recipe) -> dict[str, Any]:
 
 
 def questions(knowledge: Artifact) -> Iterator[rows.Row]:
-    """What the knowledge stage asked and does not hold out, with the right answers; of what was invented there is
-    none."""
+    """What the knowledge stage taught answers or refusals to, as many of each as it did, with the right answers; of
+    what was invented there is none."""
     with storage.open_input_file(knowledge.path("questions.parquet")) as source:
-        asked = pq.read_table(source, columns=["question", "subject", "answers", "held_out"]).to_pylist()
+        asked = pq.read_table(source, columns=["question", "subject", "answers", "taught"]).to_pylist()
     for row in asked:
-        if not row.pop("held_out"):
+        if row.pop("taught"):
             yield row | {"key": row.pop("subject"), "held_out": False}
 
 
