@@ -92,12 +92,13 @@ def interval(values: list[float]) -> str:
 def report(runs: list[tuple[Any, Any, float, Path]]) -> str:
     lines = ["| run | after step | held-out prompts: reward | of | KL | preferred by the judge |",
              "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    curves, gains, answers = [], [], 0
+    curves, gains, deviations, answers = [], [], [], 0
     for chosen, made, _, folder in runs:
         curves.append(metrics(made, folder))
         kl = dict(enumerate(curves[-1].get("kl", []), 1))
         told = evaluated(chosen, made)
         gains.append(fmean(told[-1]["rewards"]) - fmean(told[0]["rewards"]))
+        deviations.append(stdev(told[0]["rewards"]))
         answers += sum(made.manifest.counts["rollouts"].values())
         for each in told:
             share = f"{100 * each['preferred'] / each['other']:.0f} % of {each['other']}" if each["other"] else ""
@@ -115,7 +116,8 @@ def report(runs: list[tuple[Any, Any, float, Path]]) -> str:
     tenth = max(1, len(rewards[0]) // 10)
     seconds = ", ".join(f"{seconds:.0f}" for *_, seconds, _ in runs)
     return "\n".join(lines) + (
-        f"\n\nGain: {fmean(gains):.3f}{spread}. {answers:,} answers in {seconds} s with the start of Ray and the "
+        f"\n\nGain: {fmean(gains):.3f}{spread}, {fmean(gains) / fmean(deviations):.2f} standard deviations of the "
+        f"rewards before. {answers:,} answers in {seconds} s with the start of Ray and the "
         f"engine; load of the machine at the end: {os.getloadavg()[0]:.1f}. Mean reward of the sampled answers: "
         f"{fmean(value for each in rewards for value in each[:tenth]):.3f} in the first tenth of the steps, "
         f"{fmean(value for each in rewards for value in each[-tenth:]):.3f} in the last. Sampling "

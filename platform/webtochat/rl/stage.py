@@ -27,7 +27,7 @@ from webtochat.inference.engine import positions, read_weights
 from webtochat.model.reward import SCORES
 from webtochat.recipe import Recipe
 from webtochat.recipe_rl import PromptSource
-from webtochat.rl import actors, line, rewards, rollouts, tasks
+from webtochat.rl import actors, line, tasks
 from webtochat.rl.fleet import Fleet, Group, Work
 from webtochat.rl.learner import LearnerJob, learn_rank
 from webtochat.rl.ledger import Ledger
@@ -165,23 +165,8 @@ def _learn(job: LearnerJob, emit: Any, threads: int | None, notice: Any) -> None
     learn_rank(job, emit, publish, threads, notice)
 
 
-def _score(written: str, found: list[Row], recipe: Recipe, scorer: Any, scale: tuple[float, float]) -> None:
-    """A task: rewards the answers of some groups and writes them down. `scale`: mean and standard deviation of what the
-    scorer gives."""
-    section = recipe.rl
-    assert section is not None
-
-    def model(ids: list[list[int]]) -> list[float]:
-        return [(score - scale[0]) / scale[1] for score in ray.get(scorer.scores_of.remote(ids))]
-
-    python, most = recipe.tools.python, section.max_new_tokens
-    parts = rewards.parts(section.parts, section.rewards, python, recipe.cluster, most, model)
-    scored = rewards.score([rollouts.answered(row) for row in found], parts, section.rewards.weights)
-    rollouts.write(written, rollouts.rewarded(found, scored))
-
-
 class Driver:
-    """Moves work between engines, scoring tasks and the learner until the last step is learned and evaluated."""
+    """Moves work between engines, rewarders and the learner until the last step is learned and evaluated."""
 
     def __init__(
         self, stage: Stage, recipe: Recipe, base: Artifact, index: tuple[str, str] | None, scorer: list[Artifact],
@@ -206,18 +191,19 @@ class Driver:
             int(section.prompts_per_step * (section.resample_limit if section.resample else 1)), section.staleness,
             self.cluster.engine_groups, self.ledger.due(len(held_out)),
         )  # fmt: skip
-        self.scorer, self.scale = None, (0.0, 1.0)
+        self.scorer, scale = None, (0.0, 1.0)
         for each in scorer:
             self.scorer = start_scorer(ModelPath(storage.absolute(each.directory), each.content_hash))
             told = json.loads(storage.read_bytes(each.path("model", SCORES)))
-            self.scale = (told["mean"], told["std"])
+            scale = (told["mean"], told["std"])
+        _, most = self.cluster.engine_range
+        self.rewarders = [actors.start_rewarder(recipe, self.scorer, scale) for _ in range(most)]
         self.engines: dict[str, Any] = {}
         self.waiting: dict[Any, tuple[str, Any]] = {}
         """Ray reference → what it is of."""
         self.weights: Published | None = None
         self.deaths = 0
-        _, self.most_engines = self.cluster.engine_range
-        self.clock = Clock(self.most_engines)
+        self.clock = Clock(most)
 
     # the loop --------------------------------------------------------------------------------------------------------
 
@@ -225,7 +211,7 @@ class Driver:
         self.fleet.remember(*self.ledger.remembered(self.fleet.evaluate_at))
         if storage.exists(self.stage.path(CURVE)) and self.fleet.closed == self.fleet.steps and not self._due():
             return  # killed between the last evaluation and the commit
-        for number in range(self.most_engines):
+        for number in range(len(self.rewarders)):
             self._start(f"engine {number}")
         training = Training(self.stage, _learn, self.job, self.cluster)
         self.waiting[training.coming()] = ("message", None)
@@ -257,7 +243,7 @@ class Driver:
         self._heard(Published(self.fleet.steps, [ray.put(weights)]))
 
     def stop(self) -> None:
-        for actor in [*self.engines.values(), *filter(None, [self.scorer])]:
+        for actor in [*self.engines.values(), *self.rewarders, *filter(None, [self.scorer])]:
             ray.kill(actor)
 
     def _start(self, name: str, life: int | None = None) -> None:
@@ -279,7 +265,7 @@ class Driver:
         self.waiting[reference] = (work.kind, work)
 
     def _came(self, kind: str, what: Any, reference: Any) -> None:
-        """The end of what an engine or a scoring task was at."""
+        """The end of what an engine or a rewarder was at."""
         if kind == "scored":
             ray.get(reference)
             self._scored(*what)
@@ -327,8 +313,8 @@ class Driver:
 
     def _to_score(self, work: Work, found: list[Row]) -> None:
         path = self.ledger.path_of(work)
-        task = ray.remote(_score).options(num_cpus=0)
-        reference = task.remote(storage.absolute(path), found, self.recipe, self.scorer, self.scale)
+        self.rewarders.append(rewarder := self.rewarders.pop(0))
+        reference = rewarder.reward.remote(storage.absolute(path), found)
         self.waiting[reference] = ("scored", (work, path))
 
     def _scored(self, work: Work, path: str) -> None:
