@@ -24,6 +24,7 @@ from webtochat.rl.rewards import Answered, parts, score
 from webtochat.rl.rollouts import Asked
 from webtochat.tools.toolbox import toolbox
 
+PAIR = ("chosen", "rejected")
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
@@ -176,16 +177,18 @@ def test_prompts_of_every_form_and_what_is_none() -> None:
     rows: list[dict[str, Any]] = [
         {"question": "How many?", "answer": "4 and 4\n#### 8"}, {"problem": "How wide?", "solution": "so \\boxed{3}"},
         {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant"}], "answers": ["a", "b"]},
-        {"chosen": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}], "rejected": []},
+        {name: [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": name}] for name in PAIR},
+        {name: f"\n\nHuman: Who?\n\nAssistant: Ada.\n\nHuman: Who else?\n\nAssistant: {name}" for name in PAIR},
         {"text": "Write it", "test_list": ["assert f()"], "test_setup_code": "x = 1", "key": "k", "held_out": True},
         {"question": "How many?"}, {"answer": "1"}, {"messages": [{"role": "assistant", "content": "x"}]},
         {"messages": [{"role": "user", "content": 3}]}, {"question": "  "},
     ]  # fmt: skip
     skipped: Counter[str] = Counter()
     made = tasks.prompts(rows, skipped)
-    assert [each.text for each in made] == ["How many?", "How wide?", "Hi", "Why?", "Write it"]
-    assert [each.truth["answers"] for each in made] == [["8"], ["3"], ["a", "b"], [], []]
-    assert made[4].truth["setup"] == "x = 1" and made[4].held_out is True and made[4].key == "k"
+    assert [each.text for each in made] == ["How many?", "How wide?", "Hi", "Why?", "Who else?", "Write it"]
+    assert [each.truth["answers"] for each in made] == [["8"], ["3"], ["a", "b"], [], [], []]
+    assert made[5].truth["setup"] == "x = 1" and made[5].held_out is True and made[5].key == "k"
+    assert [message["content"] for message in made[4].messages] == ["Who?", "Ada.", "Who else?"]
     assert skipped == {"asked_before": 1, "no_prompt": 2, "no_message_of_a_user": 1, "content_is_not_text": 1}
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from webtochat.rl.answers import after_marks
 from webtochat.tokens.chat import Message, render
+from webtochat.tokens.preferences import preference_of
 from webtochat.tokens.rows import Row
 from webtochat.tokens.tokenizer import Tokenizer
 
@@ -73,6 +74,8 @@ def prompts(
 
 def messages_of(row: Row) -> list[Message]:
     """Raises ValueError with a short reason."""
+    if "rejected" in row:
+        return preference_of(row, "").prompt
     asked = next((row[name] for name in ("messages", "prompt", "chosen") if isinstance(row.get(name), list)), None)
     if asked is not None:
         roles = [message.get("role") if isinstance(message, dict) else None for message in asked]
