@@ -27,7 +27,7 @@ SHOWN: list[tuple[str, Callable[[dict[str, Any]], Cell], str]] = [
             ("known, refused", "refusal", "known", {"knowledge": "≤ 10 %"}),
             ("known, right", "accuracy", "known", {}),
         ]
-        for model, target in [("sft", ""), ("knowledge", targets.get("knowledge", ""))]
+        for model, target in [("sft", ""), ("knowledge", targets.get("knowledge", "")), ("rl", "")]
     ],
     *[
         (f"{label}, {how} tools", lambda told, how=how, kind=kind: told["tools"][how]["accuracy"].get(kind), target)
@@ -42,7 +42,7 @@ SHOWN: list[tuple[str, Callable[[dict[str, Any]], Cell], str]] = [
     *[
         (f"{kind.replace('_', ' ')}, {model}", lambda told, model=model, kind=kind:
             told["questions"].get(model, {}).get("accuracy", {}).get(kind), "")
-        for kind in ("arithmetic", "fact", "fact_taught") for model in ("sft", "knowledge")
+        for kind in ("arithmetic", "fact", "fact_taught") for model in ("sft", "knowledge", "rl")
     ],
 ]  # fmt: skip
 """What is told, where it stands in evaluation.json, and what is aimed at."""

@@ -18,7 +18,7 @@ from record import PAGE, record
 
 STAGES = [
     "crawl", "measure", "curate", "index", "demonstrations", "tokenizer", "tokens", "pretrain", "sft", "knowledge",
-    "evaluate",
+    "reward", "rl", "evaluate",
 ]  # fmt: skip
 
 
@@ -61,15 +61,13 @@ def bits(found: dict[str, Any]) -> str:
 
 
 def questions(found: dict[str, Any], control: dict[str, Any] | None) -> str:
-    kinds = sorted(found["sft"]["accuracy"])
+    by_model = found | ({"sft, control": control["sft"]} if control else {})
     rows = [
-        [kind, f"{found['sft']['accuracy'][kind]['chance']:.1%}", rate(found["base"]["accuracy"].get(kind)),
-         rate(found["sft"]["accuracy"][kind]), rate(control["sft"]["accuracy"].get(kind)) if control else "–"]
-        for kind in kinds
-    ]  # fmt: skip
-    shares = [rate(found["base"]["format"]), rate(found["sft"]["format"])]
-    rows.append(["chat format kept", "", *shares, rate(control["sft"]["format"]) if control else "–"])
-    return table(["kind of question", "chance", "base", "sft", "sft, control"], rows)
+        [kind, f"{cell['chance']:.1%}", *[rate(told["accuracy"].get(kind)) for told in by_model.values()]]
+        for kind, cell in sorted(found["sft"]["accuracy"].items())
+    ]
+    rows.append(["chat format kept", "", *[rate(told["format"]) for told in by_model.values()]])
+    return table(["kind of question", "chance", *by_model], rows)
 
 
 def refusals(by_model: dict[str, Any]) -> str:

@@ -1,11 +1,13 @@
 """What learning by reward gains on a recipe's held-out prompts, in what time, and how busy its parts are.
 
 python benchmarks/rl.py recipes/demo.yaml --runs demo-1 demo-2 demo-3 --write
+python benchmarks/rl.py recipes/demo.yaml --runs demo-1 demo-2 demo-3 --finished --write
 python benchmarks/rl.py recipes/demo.yaml rl.kl=0.1 --title "Learning what people like" --write
 
 The recipe's rl stage as its job runs it, for each run in a workspace of its own that holds links to the committed
-stages before it; runs whose names differ have each the seed of their place. Held-out prompts are answered greedily.
-Where the reward model's score counts, the judge that it learned from says whether it prefers them to those of before.
+stages before it; runs whose names differ have each the seed of their place. --finished: what their rl stages made.
+Held-out prompts are answered greedily. Where the reward model's score counts, the judge that it learned from says
+whether it prefers these answers to those of before.
 """
 
 from __future__ import annotations
@@ -129,12 +131,14 @@ def report(runs: list[tuple[Any, Any, float, Path]]) -> str:
 
 
 def main() -> None:
+    from webtochat import artifact
     from webtochat import recipe as recipes
 
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("recipe")
     arguments.add_argument("overrides", nargs="*", metavar="key=value")
     arguments.add_argument("--runs", nargs="+", help="names of finished runs; by default the recipe's")
+    arguments.add_argument("--finished", action="store_true", help="run nothing: tell of their committed rl stages")
     arguments.add_argument("--title", default="Learning by reward", help="of the section in docs/benchmarks.md")
     arguments.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md")
     options = arguments.parse_intermixed_args()
@@ -143,9 +147,14 @@ def main() -> None:
         runs = []
         for seed, name in enumerate(names, 1):
             overrides = [*options.overrides, f"name={name}", *([f"rl.seed={seed}"] if len(names) > 1 else [])]
+            chosen = recipes.load(options.recipe, overrides)
+            if options.finished:
+                made = artifact.open_artifact(str(Path(chosen.workspace, name, "rl")), "rl")
+                runs.append((chosen, made, made.manifest.wall_seconds, Path(chosen.workspace)))
+                continue
             home = Path(folder, name)
             home.mkdir()
-            runs.append((recipes.load(options.recipe, overrides), *run(options.recipe, overrides, home), home))
+            runs.append((chosen, *run(options.recipe, overrides, home), home))
         told = report(runs)
     print(told)
     if options.write:
@@ -153,6 +162,7 @@ def main() -> None:
 
         command = ["benchmarks/rl.py", options.recipe, *options.overrides]
         command += ["--runs", *options.runs] if options.runs else []
+        command += ["--finished"] if options.finished else []
         record(options.title, " ".join([*command, "--write"]), told)
 
 
