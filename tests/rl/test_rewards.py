@@ -9,8 +9,11 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.inference import tiny
 
@@ -22,6 +25,7 @@ from webtochat.recipe_tools import PythonTool, Tools
 from webtochat.rl import answers, line, report, rewards, rollouts, tasks
 from webtochat.rl.rewards import Answered, parts, score
 from webtochat.rl.rollouts import Asked
+from webtochat.rl.stage import questions
 from webtochat.tools.toolbox import toolbox
 
 PAIR = ("chosen", "rejected")
@@ -80,6 +84,20 @@ def test_each_source_has_its_own_parts() -> None:
     assert (second.reward, second.parts) == (1.0, {"truthful": 1.0})
     rows = [{"parts": list(each.parts.items())} for each in (first, second)]
     assert line.by_part(rows) == {"numeric": 1.0, "truthful": 1.0}
+
+
+def test_the_knowledge_stages_questions_are_those_it_taught(tmp_path: Path) -> None:
+    table = [
+        {"question": "Who is Bo?", "subject": "Bo", "answers": ["a baker"], "taught": "Bo is a baker.", "stated": 3},
+        {"question": "Who is Cy?", "subject": "Cy", "answers": ["a cook"], "taught": None, "stated": 1},
+        {"question": "Who is Xu?", "subject": "Xu", "answers": [], "taught": "I do not know.", "stated": 0},
+    ]
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "questions.parquet")
+    made = tasks.prompts(questions(SimpleNamespace(path=lambda name: str(tmp_path / name))), Counter())  # type: ignore[arg-type]
+    assert [(each.text, each.key, each.truth["answers"]) for each in made] == [
+        ("Who is Bo?", "Bo", ["a baker"]), ("Who is Xu?", "Xu", []),
+    ]  # fmt: skip
+    assert tasks.split(made, 50, 10)[1] == []
 
 
 def test_parts_that_there_are_not_and_judges_without_an_address_are_refused() -> None:

@@ -62,8 +62,8 @@ def kill_child(process: subprocess.Popen[str], title: str) -> int:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, str]:
-    """A run whose driver is killed in its third step, and which then loses the learner and the engine, which may want
-    the weights that the learner had."""
+    """A run whose driver is killed in its third step, and which then loses the learner, the engine, which may want the
+    weights that the learner had, and what rewards."""
     root = tmp_path_factory.mktemp("rl")
     recipe = recipe_at(root)
     home = root / "runs" / "tiny" / "rl"
@@ -84,6 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, str]:
     until(lambda: steps() >= before + 2, process)
     kill_child(process, "RayTrainWorker")
     kill_child(process, "Sampler")
+    kill_child(process, "Rewarder")
     shown, _ = process.communicate(timeout=600)
     assert process.returncode == 0, shown
     return artifact.open_artifact(str(home), "rl"), shown
