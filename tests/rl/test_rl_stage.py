@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -54,9 +55,10 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str], secon
 def kill_child(process: subprocess.Popen[str], title: str) -> int:
     """SIGKILL of the process of our own Ray that has this in its title."""
     for child in psutil.Process(process.pid).children(recursive=True):
-        if title in " ".join(child.cmdline()):
-            child.send_signal(signal.SIGKILL)
-            return child.pid
+        with suppress(psutil.NoSuchProcess):  # one that was killed just now
+            if title in " ".join(child.cmdline()):
+                child.send_signal(signal.SIGKILL)
+                return child.pid
     raise AssertionError(f"no {title} among the children")
 
 
