@@ -80,11 +80,11 @@ class ModelServer:
             lines = (line.removeprefix("data: ") for line in text.splitlines())
             chunks = [json.loads(line) for line in lines if line.startswith("{")]
             errors += [chunk for chunk in chunks if "error" in chunk]
-            if chunks and not errors:
-                yield merged(chunks)
-            for error in errors[:1]:
-                yield error
+            if errors:
+                yield errors[0]
                 return
+            if chunks:
+                yield merged(chunks)
 
     async def check_health(self) -> None:
         await self._server.check_health()
