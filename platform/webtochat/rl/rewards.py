@@ -6,7 +6,6 @@ by reason, and teaches nothing. It is never a zero, which would teach that the a
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 from collections import Counter
@@ -23,6 +22,7 @@ from webtochat.recipe import Cluster
 from webtochat.recipe_rl import Rewards
 from webtochat.recipe_tools import PythonTool
 from webtochat.rl import answers
+from webtochat.tokens import rows
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,9 @@ def overlong(tokens: int, soft: int, most: int) -> float:
 def _function(path: str) -> Callable[[Answered], float]:
     """A function of (prompt, answer, truth) that a recipe names."""
     try:
-        _, module, name = path.split(":")
-        function = getattr(importlib.import_module(module), name)
-    except ValueError as error:
-        raise UserError(f"rl.rewards.weights: {path!r} is no reward: write python:module:function") from error
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"rl.rewards.weights: {path}: {error}") from error
+        function = rows.function_of(path)
+    except UserError as error:
+        raise UserError(f"rl.rewards.weights: {error}") from error
     return lambda one: function(one.prompt, one.answer, one.truth)
 
 
