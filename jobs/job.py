@@ -125,7 +125,7 @@ def placed(recipe: Any, overrides: Sequence[str] = ()) -> Any:
         if recipe.reward is not None:
             sources += recipe.reward.data + (recipe.reward.answers.prompts if recipe.reward.answers else [])
         if recipe.rl is not None:
-            sources += recipe.rl.data
+            sources += [source for source in recipe.rl.data if source.path != "knowledge"]  # which is that stage
         read = [*recipe.crawl.paths, *(source.path for source in sources)]
         read += [path for path in recipe.pretrain.mixture if path != "own"]
         read += [path for path in (recipe.pretrain.start, recipe.tokenizer.start) if path is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ from webtochat.train.loop import Diverged
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return base(tmp_path_factory.mktemp("rl"))
+def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield base(tmp_path_factory.mktemp("rl"))
+    torch.set_flush_denormal(False)  # which a learner in this process has set, and other tests draw such numbers
 
 
 def curve(directory: Path) -> list[dict[str, float]]:
