@@ -3,9 +3,11 @@
 
 python benchmarks/serve.py recipes/demo.yaml --seconds 30 --rounds 3 --write
 python benchmarks/serve.py recipes/demo.yaml --seconds 5 --rounds 1 --soak 10 --kill --roll
+python benchmarks/serve.py recipes/demo.yaml --rounds 0 --fuzz .peers/bin/schemathesis --requests 10000
 
 Takes about two minutes and six times --seconds for each round. --soak, --kill and --roll are of the assistant, at the
-most clients.
+most clients. --fuzz has the requests of schemathesis (its program, in an environment of its own), made from the
+assistant's own schema, answered by it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -46,6 +49,16 @@ QUESTIONS = [
     "What is 12 + 30?", "Tell me about a garden in the spring.", "How does a kite fly?", "Describe your day.",
 ]  # fmt: skip
 START_SECONDS, AROUND_SECONDS = 300, 10
+FUZZ_WORKERS = 8
+HOOKS = """import schemathesis
+
+@schemathesis.hook
+def map_body(context, body):
+    "Else hardly a request names a model that is there."
+    if isinstance(body, dict) and isinstance(body.get("model"), str) and len(body["model"]) % 4:
+        body["model"] = ["{name}", "{name}-tools"][len(body["model"]) % 2]
+    return body
+"""
 SHARE, MILLISECONDS = 0.9, 15
 """What is aimed at: throughput of ray.serve.llm's, and time to first token more than its, of one client."""
 
@@ -261,6 +274,31 @@ def soaked(port: int, name: str, minutes: float, server: psutil.Process) -> tupl
     return load, [max(seen[len(seen) * tenth // 10 : max(1, len(seen) * (tenth + 1) // 10)]) for tenth in range(10)]
 
 
+def fuzzed(program: str, requests: int, port: int, name: str, folder: Path) -> str:
+    """What the assistant's log tells of at least so many requests: every round has others."""
+
+    def statuses() -> list[int]:
+        files = sorted(folder.glob("*/logs/access-*.jsonl"))
+        return [json.loads(line)["status"] for file in files for line in file.read_text().splitlines()]
+
+    (folder / "hooks.py").write_text(HOOKS.replace("{name}", name))
+    environment = os.environ | {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(folder)}
+    before = len(statuses())
+    for seed in range(1, 100):
+        if len(statuses()) - before >= requests:
+            break
+        subprocess.run(
+            [program, "run", f"http://127.0.0.1:{port}/openapi.json", "--phases", "coverage,fuzzing", "--seed",
+             str(seed), "--max-examples", "1000", "--workers", str(FUZZ_WORKERS), "--checks", "not_a_server_error",
+             "--continue-on-failure", "--request-timeout", "60"],
+            env=environment, cwd=folder,
+        )  # fmt: skip
+    counts = Counter(statuses()[before:])
+    told = ", ".join(f"{count:,} with {status}" for status, count in sorted(counts.items()))
+    failed = sum(count for status, count in counts.items() if status >= 500)
+    return f"- {counts.total():,} requests by schemathesis: {told}; {failed} of 500 and above."
+
+
 def shown(load: Load, what: str) -> str:
     failed = f"{len(load.failures)} failed" + (f" ({'; '.join(sorted(set(load.failures)))})" if load.failures else "")
     return f"- {what}: {load.answers:,} answers, {failed}, {load.rate:,.0f} tokens a second."
@@ -306,6 +344,8 @@ def main() -> None:
     arguments.add_argument("--soak", type=float, metavar="MINUTES")
     arguments.add_argument("--kill", action="store_true", help="SIGKILL the model's replica")
     arguments.add_argument("--roll", action="store_true", help="have a newer model take over")
+    arguments.add_argument("--fuzz", metavar="PROGRAM", help="schemathesis")
+    arguments.add_argument("--requests", type=int, default=10_000, help="of --fuzz, at least")
     arguments.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md")
     arguments.add_argument("--plain", nargs=3, metavar=("MODEL", "NAME", "PORT"), help=argparse.SUPPRESS)
     options = arguments.parse_intermixed_args()
@@ -336,7 +376,7 @@ def main() -> None:
                         loads[system, clients].append(load)
                         print(number, system, clients, f"{load.rate:.0f} tokens/s, {load.first:.1f} ms", flush=True)
         told = table(loads) if options.rounds else ""
-        if options.soak or options.kill or options.roll:
+        if options.soak or options.kill or options.roll or options.fuzz:
             told += f"\n\nThe assistant with {CLIENTS[-1]} clients:\n\n"
             with running(commands["assistant"], port, name, folder / "assistant.log") as process:
                 server = psutil.Process(process.pid)
@@ -344,6 +384,8 @@ def main() -> None:
                     load, looks = soaked(port, name, options.soak, server)
                     told += shown(load, f"{options.soak:g} minutes") + " Megabytes, the most in each tenth of them: "
                     told += ", ".join(f"{look:,.0f}" for look in looks) + ".\n"
+                if options.fuzz:
+                    told += fuzzed(options.fuzz, options.requests, port, name, folder) + "\n"
                 if options.roll:
                     log = folder / "assistant.log"
                     load = during(
@@ -359,6 +401,7 @@ def main() -> None:
     if options.write:
         more = "".join(f" --{key}" for key in ("kill", "roll") if getattr(options, key))
         more += f" --soak {options.soak:g}" if options.soak else ""
+        more += " --fuzz schemathesis" if options.fuzz else ""
         record("Serving", f"benchmarks/serve.py {options.recipe} --seconds {options.seconds:g} --rounds "
                f"{options.rounds}{more} --write", told)  # fmt: skip
 

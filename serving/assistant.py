@@ -159,7 +159,7 @@ class Assistant:
     async def livez(self) -> dict[str, str]:
         return {"status": "ok"}
 
-    @api.get("/healthz")
+    @api.get("/healthz", responses={503: {"description": "The model does not answer"}})
     async def healthz(self) -> JSONResponse:
         """Whether the model can be asked."""
         try:
