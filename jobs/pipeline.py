@@ -35,6 +35,7 @@ STAGES = {
     "sft": "webtochat.train.stage",
     "knowledge": "webtochat.knowledge.stage",
     "reward": "webtochat.reward.stage",
+    "dpo": "webtochat.rl.direct",
     "rl": "webtochat.rl.stage",
     "evaluate": "webtochat.evals.stage",
 }
@@ -55,12 +56,7 @@ def stages_of(chosen: Recipe, until: str | None) -> list[str]:
     skipped = ["measure"] if chosen.crawl.source == "documents" else []
     if not chosen.demonstrations.wanted:
         skipped.append("demonstrations")
-    if chosen.knowledge is None:
-        skipped.append("knowledge")
-    if chosen.reward is None:
-        skipped.append("reward")
-    if chosen.rl is None:
-        skipped.append("rl")
+    skipped += [name for name in ("knowledge", "reward", "dpo", "rl") if getattr(chosen, name) is None]
     if not chosen.pretrain.tokens:
         read = chosen.demonstrations.wanted or chosen.knowledge is not None
         before = list(STAGES)[: list(STAGES).index("pretrain")]

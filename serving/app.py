@@ -28,7 +28,7 @@ from webtochat.errors import UserError
 from webtochat.inference.actors import ModelPath, gpus_per_engine
 from webtochat.recipe import Cluster, Recipe
 
-STAGES = ("rl", "knowledge", "sft", "pretrain")
+STAGES = ("rl", "dpo", "knowledge", "sft", "pretrain")
 """Whose model is served: the first that is committed."""
 MAX_ONGOING = 1000
 WAIT_SECONDS = 0.5

@@ -17,7 +17,7 @@ from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Interrogation
 from webtochat.recipe_operation import Generate, Operation
 from webtochat.recipe_pages import Crawl, Curate, Measure, Miniweb, Quality
-from webtochat.recipe_rl import RL
+from webtochat.recipe_rl import DPO, RL
 from webtochat.recipe_tools import Index, Tools
 from webtochat.recipe_training import DataSource, FineTune, Optimizer
 
@@ -354,6 +354,8 @@ class Recipe(Section):
     """None: no such stage."""
     reward: Reward | None = None
     """Likewise."""
+    dpo: DPO | None = None
+    """Likewise."""
     rl: RL | None = None
     """Likewise."""
     evaluate: Evaluate = Evaluate()
@@ -372,6 +374,11 @@ class Recipe(Section):
     def miniweb(self) -> Miniweb | None:
         """The miniweb's settings where the crawl captures it."""
         return self.crawl.site.miniweb if self.crawl.source == "site" else None
+
+    @property
+    def chat(self) -> str:
+        """The stage whose model's answers people, or what stands in for them, are shown."""
+        return "sft" if self.knowledge is None else "knowledge"
 
     @property
     def tokenizer_start(self) -> str | None:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Endpoint
-from webtochat.recipe_training import DataSource, LoRA, Optimizer
+from webtochat.recipe_training import DataSource, FineTune, LoRA, Optimizer
 
 # What each paper does, as far as the recipe does not say otherwise (docs/rl.md has the table with the sources).
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -146,6 +146,22 @@ class Sampling(Section):
     """Steps between evaluations besides those at the beginning and the end; 0: those alone."""
     report_rollouts: int = Field(600, ge=0)
     """Shown in rollouts.html, drawn evenly over the steps."""
+
+
+class DPO(FineTune):
+    """Learning from pairs of answers, without sampling any: docs/rl.md."""
+
+    data: list[DataSource] = Field(min_length=1)
+    """Rows of a prompt, a chosen and a rejected answer. `path` may also be `reward`: the answers that the recipe's
+    reward stage had judged."""
+    beta: float = Field(0.1, gt=0)
+    """How dear it is to differ from the model that it began with."""
+    lr: float = 1e-6
+    epochs: float = 1
+    sequence_length: int | None = None
+    """Of a window, which holds both answers of a pair: twice the model's max_positions."""
+    validation_percent: float = 10.0
+    """Of prompts, by hash of the first thing that the user says."""
 
 
 class RL(Optimizer, Policy, Sampling):

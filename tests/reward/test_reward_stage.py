@@ -18,9 +18,12 @@ from webtochat import artifact
 from webtochat import recipe as recipes
 from webtochat.artifact import Draft
 from webtochat.errors import UserError
+from webtochat.model.export import load
 from webtochat.model.reward import RewardModel
+from webtochat.recipe_rl import DPO
 from webtochat.reward import stage as stages
 from webtochat.reward.stage import reward, score
+from webtochat.rl.direct import dpo
 from webtochat.run import Run, Screen, Stage
 from webtochat.tokens.tokenizer import Tokenizer
 
@@ -167,6 +170,33 @@ def test_a_file_of_answers_is_scored(run, made, tmp_path):
     for name, said in (("*.jsonl", "say with --out"), ("none.jsonl", "no file matches")):
         with pytest.raises(UserError, match=said):
             score(run, str(tmp_path / name), None)
+
+
+def test_what_was_judged_is_learned_from_directly(run, made, tmp_path):
+    """The dpo stage on the same answers, and on a file's."""
+    data = [recipes.DataSource(path="reward"), recipes.DataSource(path=str(tmp_path / "votes.jsonl"))]
+    (tmp_path / "votes.jsonl").write_text("\n".join(map(json.dumps, [*GIVEN, *BAD])))
+    section = DPO(data=data, lr=1e-3, epochs=3, batch_tokens=1024, sequence_length=128, validation_percent=25)
+    learning = Run(run.recipe.model_copy(update={"dpo": section}), Screen(io.StringIO()))
+    learned = dpo(learning)
+    counts = learned.manifest.counts
+    pairs = made.manifest.counts["pairs"] + made.manifest.counts["held_out_pairs"]
+    assert counts["pairs"] + counts["held_out_pairs"] == pairs
+    assert counts["skipped"] == {"both_answers_are_alike": 1, "no_prompt": 1, "too_long": 1}
+    assert counts["validation_margin"] > 1 and counts["validation_accuracy"] > 0.6
+    assert counts["validation_loss"] < 0.69 and "held-out margin 0.00 →" in learned.manifest.gain
+    load(learned.path("model"))
+    assert dpo(learning).manifest == learned.manifest and "dpo: reused (" in learning.screen.stream.getvalue()
+    for changes, said in (
+        ({"dpo": None}, "no section dpo"),
+        ({"reward": None}, "no reward.answers that were judged"),
+        ({"dpo": section.model_copy(update={"sequence_length": 600})}, "2 times the model's positions"),
+        ({"dpo": section.model_copy(update={"data": data[1:], "validation_percent": 100})}, "no pair to train on"),
+    ):
+        other = learning.recipe.model_copy(update=changes)
+        shutil.rmtree(f"{run.directory}/dpo", ignore_errors=True)
+        with pytest.raises(UserError, match=said):
+            dpo(Run(other, Screen(io.StringIO())))
 
 
 def test_what_cannot_be_done_is_one_line(run, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SHADES = {"base": "#9aa5b1", "sft": "#1769aa", "knowledge": "#2e8b57", "rl": "#b8651b"}
+SHADES = {"base": "#9aa5b1", "sft": "#1769aa", "knowledge": "#2e8b57", "dpo": "#7a5195", "rl": "#b8651b"}
 
 
 def draw(by_model: dict[str, dict[str, Any]], path: str, kind: str = "fact") -> bool:

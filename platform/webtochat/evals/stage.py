@@ -48,6 +48,8 @@ def evaluate(run: Run) -> Artifact:
     made = {"base": run.open("pretrain"), "sft": run.open("sft")}
     if run.recipe.knowledge is not None:
         made["knowledge"] = run.open("knowledge")
+    if run.recipe.dpo is not None:
+        made["dpo"] = run.open("dpo")
     if run.recipe.rl is not None:
         made["rl"] = run.open("rl")
     tokens = _tokens(run)

@@ -57,7 +57,7 @@ def reward(run: Run) -> Artifact:
     recipe, section = run.recipe, run.recipe.reward
     if section is None:
         raise UserError("the recipe has no section reward, so no answers are compared: docs/reward.md shows one")
-    chat = run.open("sft" if recipe.knowledge is None else "knowledge")
+    chat = run.open(recipe.chat)
     sources, missing = rows.available(section.data, recipe.miniweb)
     asked, unasked = rows.available(section.answers.prompts if section.answers else [], recipe.miniweb)
     told = literals(recipe, "reward") | {"data": [rows.identity(each, recipe.miniweb) for each in sources]}

@@ -36,11 +36,12 @@ class Policy(Transformer):
         return made
 
     def forward(  # type: ignore[override]
-        self, tokens_BT: Tensor, targets_BT: Tensor, mask_BT: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, tokens_BT: Tensor, targets_BT: Tensor, mask_BT: Tensor, temperature: float,
+        documents_BT: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """(log-probabilities of the targets, entropies, values), each [B, T], at the temperature that was sampled with;
         0 where the mask is. Position t predicts target t. Only the model's own tokens cost logits."""
-        x_BTD = self.hidden(tokens_BT)
+        x_BTD = self.hidden(tokens_BT, documents_BT)
         chosen_BT = mask_BT > 0
         x_ND, targets_N = x_BTD[chosen_BT], targets_BT[chosen_BT]
         parts = []

@@ -62,7 +62,7 @@ def rl(run: Run) -> Artifact:
     recipe, section = run.recipe, run.recipe.rl
     if section is None:
         raise UserError("the recipe has no section rl, so nothing is learned by reward: docs/rl.md shows one")
-    base = run.open("sft" if recipe.knowledge is None else "knowledge")
+    base = run.open(recipe.chat if recipe.dpo is None else "dpo")
     tools = [run.open("index")] if section.tools and {"web_search", "open_page"} & set(recipe.tools.names) else []
     scorer = [run.open("reward")] if "model" in section.parts else []
     sources, missing = rows.available(section.data, recipe.miniweb)

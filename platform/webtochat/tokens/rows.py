@@ -69,7 +69,7 @@ def read(source: DataSource, miniweb: Miniweb | None, skipped: Counter[str]) -> 
                 yield from _parsed(entry.path.removesuffix(ending or ""), stream, skipped)
 
 
-def weighted(rows: Iterator[Row], weight: float, seed: int) -> Iterator[Row]:
+def weighted(rows: Iterator[Any], weight: float, seed: int) -> Iterator[Any]:
     """Each row floor(weight) times, and once more with the probability of the rest, drawn from a hash of its number."""
     whole, rest = int(weight), weight - int(weight)
     for number, row in enumerate(rows):
