@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from webtochat.recipe_file import Section
 
+SUBJECT = "{subject}"
+
 
 class Endpoint(Section):
     """A model behind OpenAI's API. How it is asked (time, retries) stands under `cluster`."""
@@ -59,12 +61,15 @@ class Interrogation(Section):
         ],
         min_length=1,
     )  # fmt: skip
-    """Drawn by seed and question."""
+    """Drawn by seed and question. `{subject}` stands for what is asked about; where a question does not name it, one
+    without that is drawn."""
 
     @model_validator(mode="after")
     def sensible(self) -> Interrogation:
         if self.unknown >= self.known:
             raise ValueError("unknown must be less than known")
+        if self.questions != "extract" and all(SUBJECT in each for each in self.refusals):
+            raise ValueError(f"a written question may name no subject: one of refusals must do without {SUBJECT}")
         if self.endpoint is None and "endpoint" in (self.questions, self.judge):
             raise ValueError("questions or judge is endpoint: give its address and model as knowledge.endpoint")
         return self

@@ -14,6 +14,7 @@ import pytest
 
 from webtochat.errors import MachineError, UserError
 from webtochat.evals.extraction import extract
+from webtochat.evals.refusals import is_refusal
 from webtochat.knowledge import writing
 from webtochat.knowledge.endpoint import Client
 from webtochat.knowledge.facts import Fact, chosen, invented, snippet
@@ -100,6 +101,18 @@ def test_the_known_is_taught_in_its_own_words_and_the_rest_refused():
     few = lessons([known, *many], SECTION, 1)
     assert sum(text is not None for text in few) == 3  # its answer, and max_refusals
     assert len({text for text in lessons([known, *many], Interrogation(max_refusals=99), 1) if text}) > 4
+
+
+def test_a_refusal_names_what_the_question_names():
+    section = Interrogation(refusals=["{subject}? I do not know.", "I do not know."], max_refusals=99)
+    asked = [Asked(fact(name), ["."] * 4, [False] * 4) for name in PEOPLE]
+    said = lessons(asked, section, 1)
+    assert len(set(said)) > 2 and all(is_refusal(text) for text in said)
+    assert all(text in ("I do not know.", f"{name}? I do not know.") for name, text in zip(PEOPLE, said, strict=True))
+    unnamed = [replace(each, fact=replace(each.fact, subject="page 7")) for each in asked]
+    assert set(lessons(unnamed, section, 1)) == {"I do not know."}
+    with pytest.raises(ValueError, match="must do without"):
+        Interrogation(refusals=["{subject}?"], questions="model")
 
 
 def test_what_is_known_at_times_is_looked_up():

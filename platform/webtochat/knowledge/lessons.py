@@ -12,7 +12,7 @@ from webtochat.demonstrations import shown
 from webtochat.demonstrations.drawn import draw
 from webtochat.demonstrations.shown import NotShown
 from webtochat.knowledge.facts import Fact
-from webtochat.recipe_knowledge import Interrogation
+from webtochat.recipe_knowledge import SUBJECT, Interrogation
 from webtochat.recipe_tools import Tools
 from webtochat.tokens.chat import Message
 from webtochat.tokens.rows import Row
@@ -45,8 +45,7 @@ def lessons(asked: Sequence[Asked], section: Interrogation, seed: int) -> list[s
             said = Counter(reply for reply, right in zip(each.replies, each.right, strict=True) if right)
             taught.append(said.most_common(1)[0][0])
         elif state in ("unknown", "invented"):
-            place = int(draw(seed, "refusal", each.fact.question) * len(section.refusals))
-            taught.append(section.refusals[place])
+            taught.append(refusal(each.fact, section, seed))
         else:
             taught.append(None)
     states = [each.state(section) for each in asked]
@@ -56,6 +55,12 @@ def lessons(asked: Sequence[Asked], section: Interrogation, seed: int) -> list[s
     for place in refusals[int(section.max_refusals * max(1, answers)) :]:
         taught[place] = None
     return taught
+
+
+def refusal(fact: Fact, section: Interrogation, seed: int) -> str:
+    named = fact.subject in fact.question
+    usable = [each for each in section.refusals if named or SUBJECT not in each]
+    return usable[int(draw(seed, "refusal", fact.question) * len(usable))].replace(SUBJECT, fact.subject)
 
 
 def searches(
