@@ -30,7 +30,7 @@ from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.tokens.windows import Window
 from webtochat.train.loop import Loss, State
 from webtochat.train.packing import Packed, shuffled_bins
-from webtochat.train.pairs import Pair, encoded, is_held_out
+from webtochat.train.pairs import Pair, encoded, is_held_out, means
 from webtochat.train.rank import EVALUATED_ROWS, Emit, FineTuneJob, Notice, prepare, read_windows, run
 from webtochat.train.stage import ends, left_out, literals, prepared, tune
 from webtochat.train.validation import sums
@@ -187,9 +187,4 @@ def held_out_metrics(
         losses_BP, chosen_BP, rejected_BP, there_BP = preferred(model, reference, batch, beta)
         return [losses_BP, (chosen_BP > rejected_BP) & there_BP, chosen_BP, rejected_BP, there_BP]
 
-    *found, pairs = sums(model, windows, EVALUATED_ROWS, device, columns, 5)
-    loss, accuracy, chosen, rejected = (each / pairs for each in found)
-    return {
-        "validation_loss": loss, "validation_accuracy": accuracy, "validation_chosen": chosen,
-        "validation_rejected": rejected, "validation_margin": chosen - rejected,
-    }  # fmt: skip
+    return means(sums(model, windows, EVALUATED_ROWS, device, columns, 5))

@@ -138,8 +138,12 @@ def held_out_metrics(model: nn.Module, windows: list[Window], rows: int, device:
         told = (losses_BT, chosen_BT > rejected_BT, chosen_BT, rejected_BT, torch.ones_like(losses_BT))
         return [each * pairs_BT for each in told]
 
-    *found, pairs = sums(model, windows, rows, device, columns, 5)
-    loss, accuracy, chosen, rejected = (each / pairs for each in found)
+    return means(sums(model, windows, rows, device, columns, 5))
+
+
+def means(found: list[float]) -> dict[str, float]:
+    """For the curve, of what was summed: losses, pairs ranked right, chosen and rejected answers' scores, pairs."""
+    loss, accuracy, chosen, rejected = (each / found[-1] for each in found[:-1])
     return {
         "validation_loss": loss, "validation_accuracy": accuracy, "validation_chosen": chosen,
         "validation_rejected": rejected, "validation_margin": chosen - rejected,
