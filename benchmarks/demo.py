@@ -18,7 +18,7 @@ from record import PAGE, record
 
 STAGES = [
     "crawl", "measure", "curate", "index", "demonstrations", "tokenizer", "tokens", "pretrain", "sft", "knowledge",
-    "reward", "rl", "evaluate",
+    "reward", "dpo", "rl", "evaluate",
 ]  # fmt: skip
 
 

@@ -65,7 +65,6 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     chosen = recipe.load(options.recipe, overrides(options, 0))
     section = chosen.rl
     assert section is not None
-    stage = "sft" if chosen.knowledge is None else "knowledge"
     skipped: Counter[str] = Counter()
     sources, _ = rows.available(section.data, chosen.miniweb)
     found = tasks.prompts((row for each in sources for row in rows.read(each, chosen.miniweb, skipped)), skipped)
@@ -73,7 +72,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     names = ("steps", "prompts_per_step", "samples", "lr", "temperature", "max_new_tokens", "kl", "clip", "beta1",
              "beta2", "weight_decay", "sequence_length", "importance_cap", "clip_low")  # fmt: skip
     told = {name: getattr(section, name) for name in names} | {
-        "model": str(Path(chosen.workspace, chosen.name, stage, "model").resolve()),
+        "model": str(Path(chosen.workspace, chosen.name, chosen.chat, "model").resolve()),
         "prompts": [{"prompt": each.messages, "answers": each.truth["answers"]} for each in learned],
         "kv_cache_gib": chosen.cluster.kv_cache_gib,
     }

@@ -24,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("platform", "recipes", "jobs")]
-BEFORE = ("pretrain", "sft", "knowledge", "reward", "index")
+BEFORE = ("pretrain", "sft", "knowledge", "reward", "dpo", "index")
 
 
 def run(recipe: str, overrides: list[str], folder: Path) -> tuple[Any, float]:

@@ -124,9 +124,8 @@ def placed(recipe: Any, overrides: Sequence[str] = ()) -> Any:
         sources = [*recipe.sft.data, *recipe.demonstrations.direct, *recipe.evaluate.questions, *recipe.evaluate.tasks]
         if recipe.reward is not None:
             sources += recipe.reward.data + (recipe.reward.answers.prompts if recipe.reward.answers else [])
-        later = [*(recipe.dpo.data if recipe.dpo else []), *(recipe.rl.data if recipe.rl else [])]
-        sources += [source for source in later if source.path not in ("knowledge", "reward")]  # which are stages
-        read = [*recipe.crawl.paths, *(source.path for source in sources)]
+        sources += [*(recipe.dpo.data if recipe.dpo else []), *(recipe.rl.data if recipe.rl else [])]
+        read = [*recipe.crawl.paths, *(source.path for source in sources if not source.of_stage)]
         read += [path for path in recipe.pretrain.mixture if path != "own"]
         read += [path for path in (recipe.pretrain.start, recipe.tokenizer.start) if path is not None]
         for path in [recipe.workspace, *read]:

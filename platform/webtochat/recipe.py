@@ -19,7 +19,7 @@ from webtochat.recipe_operation import Generate, Operation
 from webtochat.recipe_pages import Crawl, Curate, Measure, Miniweb, Quality
 from webtochat.recipe_rl import DPO, RL
 from webtochat.recipe_tools import Index, Tools
-from webtochat.recipe_training import DataSource, FineTune, Optimizer
+from webtochat.recipe_training import DataSource, FineTune, FromPairs, Optimizer
 
 # tokens --------------------------------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class Answers(Section):
     """Between the scores of two answers that make a pair."""
 
 
-class Reward(FineTune):
+class Reward(FromPairs):
     """Learning from pairs of answers which of two people want: docs/reward.md."""
 
     data: list[DataSource] = []
@@ -177,11 +177,6 @@ class Reward(FineTune):
     margin: float = Field(1.0, ge=0)
     """Times the margin that a row names, in the loss. 0: none."""
     lr: float = 1e-5
-    epochs: float = 1
-    sequence_length: int | None = None
-    """Of a window, which holds both answers of a pair: twice the model's max_positions."""
-    validation_percent: float = 10.0
-    """Of prompts, by hash of the first thing that the user says."""
 
     @model_validator(mode="after")
     def something_is_compared(self) -> Reward:

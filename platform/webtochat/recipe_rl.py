@@ -3,13 +3,13 @@ from that."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from webtochat.recipe_file import Section
 from webtochat.recipe_knowledge import Endpoint
-from webtochat.recipe_training import DataSource, FineTune, LoRA, Optimizer
+from webtochat.recipe_training import DataSource, FromPairs, LoRA, Optimizer
 
 # What each paper does, as far as the recipe does not say otherwise (docs/rl.md has the table with the sources).
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -109,6 +109,7 @@ class PromptSource(DataSource):
     """`path` may also be `knowledge`: the questions whose answers the recipe's knowledge stage taught.
     `weight`: of how often its prompts are asked, beside the other sources'."""
 
+    STAGES: ClassVar[tuple[str, ...]] = ("knowledge",)
     rewards: dict[str, float] | None = None
     """Parts that count for its prompts, in place of `rewards.weights`."""
 
@@ -148,20 +149,20 @@ class Sampling(Section):
     """Shown in rollouts.html, drawn evenly over the steps."""
 
 
-class DPO(FineTune):
+class PairSource(DataSource):
+    """`path` may also be `reward`: the answers that the recipe's reward stage had judged."""
+
+    STAGES: ClassVar[tuple[str, ...]] = ("reward",)
+
+
+class DPO(FromPairs):
     """Learning from pairs of answers, without sampling any: docs/rl.md."""
 
-    data: list[DataSource] = Field(min_length=1)
-    """Rows of a prompt, a chosen and a rejected answer. `path` may also be `reward`: the answers that the recipe's
-    reward stage had judged."""
+    data: list[PairSource] = Field(min_length=1)
+    """Rows of a prompt, a chosen and a rejected answer."""
     beta: float = Field(0.1, gt=0)
     """How dear it is to differ from the model that it began with."""
     lr: float = 1e-6
-    epochs: float = 1
-    sequence_length: int | None = None
-    """Of a window, which holds both answers of a pair: twice the model's max_positions."""
-    validation_percent: float = 10.0
-    """Of prompts, by hash of the first thing that the user says."""
 
 
 class RL(Optimizer, Policy, Sampling):

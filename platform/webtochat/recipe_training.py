@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,10 +14,17 @@ class DataSource(Section):
     """Rows from a JSONL or Parquet path or glob, `hf://`, or `python:module:function` (called with the miniweb's
     settings where it takes an argument)."""
 
+    STAGES: ClassVar[tuple[str, ...]] = ()
+    """What `path` may name beside these: a stage of the same recipe, for what it made."""
+
     path: str
     weight: float = 1.0
     needs: Literal["miniweb"] | None = None
     """Skipped, by name, where the crawl does not hold it."""
+
+    @property
+    def of_stage(self) -> bool:
+        return self.path in self.STAGES
 
     @property
     def stem(self) -> str:
@@ -65,3 +72,13 @@ class FineTune(Optimizer):
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     seed: int = 1
+
+
+class FromPairs(FineTune):
+    """Of pairs of answers."""
+
+    epochs: float = 1
+    sequence_length: int | None = None
+    """Of a window, which holds both answers of a pair: twice the model's max_positions."""
+    validation_percent: float = 10.0
+    """Of prompts, by hash of the first thing that the user says."""

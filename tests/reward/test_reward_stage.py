@@ -20,7 +20,7 @@ from webtochat.artifact import Draft
 from webtochat.errors import UserError
 from webtochat.model.export import load
 from webtochat.model.reward import RewardModel
-from webtochat.recipe_rl import DPO
+from webtochat.recipe_rl import DPO, PairSource
 from webtochat.reward import stage as stages
 from webtochat.reward.stage import reward, score
 from webtochat.rl.direct import dpo
@@ -174,7 +174,7 @@ def test_a_file_of_answers_is_scored(run, made, tmp_path):
 
 def test_what_was_judged_is_learned_from_directly(run, made, tmp_path):
     """The dpo stage on the same answers, and on a file's."""
-    data = [recipes.DataSource(path="reward"), recipes.DataSource(path=str(tmp_path / "votes.jsonl"))]
+    data = [PairSource(path="reward"), PairSource(path=str(tmp_path / "votes.jsonl"))]
     (tmp_path / "votes.jsonl").write_text("\n".join(map(json.dumps, [*GIVEN, *BAD])))
     section = DPO(data=data, lr=1e-3, epochs=3, batch_tokens=1024, sequence_length=128, validation_percent=25)
     learning = Run(run.recipe.model_copy(update={"dpo": section}), Screen(io.StringIO()))

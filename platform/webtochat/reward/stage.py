@@ -34,7 +34,7 @@ from webtochat.tokens import rows
 from webtochat.tokens.chat import parse
 from webtochat.tokens.preferences import exchange_of, preferences
 from webtochat.tokens.tokenizer import Tokenizer
-from webtochat.train.pairs import Pair, encoded, is_held_out, pack_pairs
+from webtochat.train.pairs import Pair, encoded, pack_pairs, split
 from webtochat.train.rank import reward_rank
 from webtochat.train.stage import ends, left_out, literals, prepared, tune
 
@@ -87,8 +87,7 @@ def reward(run: Run) -> Artifact:
             counts["answers"] = {"prompts": len(found), **_told(stage, found)}
         pairs = encoded(tokenizer, given, most, length, skipped)
         left_out(stage, skipped)
-        held_out = [pair for pair in pairs if is_held_out(pair.preference, section.validation_percent)]
-        training = [pair for pair in pairs if not is_held_out(pair.preference, section.validation_percent)]
+        training, held_out = split(pairs, section.validation_percent)
         if not training:
             raise UserError("reward has no pair to train on: name other sources as data, or prompts as answers.prompts")
         packed, validation = (

@@ -30,13 +30,10 @@ from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.tokens.windows import Window
 from webtochat.train.loop import Loss, State
 from webtochat.train.packing import Packed, shuffled_bins
-from webtochat.train.pairs import Pair, encoded, is_held_out, means
+from webtochat.train.pairs import Pair, encoded, means, split
 from webtochat.train.rank import EVALUATED_ROWS, Emit, FineTuneJob, Notice, prepare, read_windows, run
 from webtochat.train.stage import ends, left_out, literals, prepared, tune
 from webtochat.train.validation import sums
-
-REWARD = "reward"
-"""As a source of pairs: the answers that the reward stage had judged."""
 
 
 def dpo(run: Run) -> Artifact:
@@ -47,11 +44,11 @@ def dpo(run: Run) -> Artifact:
         raise UserError("the recipe has no section dpo, so no answers are preferred: docs/rl.md shows one")
     base = run.open(recipe.chat)
     sources, missing = rows.available(section.data, recipe.miniweb)
-    own = [each for each in sources if each.path == REWARD]
+    own = any(each.of_stage for each in sources)
     if own and (recipe.reward is None or recipe.reward.answers is None):
         raise UserError("dpo.data names reward, and the recipe has no reward.answers that were judged")
-    judged = [run.open(REWARD)] if own else []
-    told = [each.weight if each in own else rows.identity(each, recipe.miniweb) for each in sources]
+    judged = [run.open("reward")] if own else []
+    told = [each.weight if each.of_stage else rows.identity(each, recipe.miniweb) for each in sources]
     stage = run.begin("dpo", {"dpo": literals(recipe, "dpo") | {"data": told}}, [base, *judged])
     if isinstance(stage, Artifact):
         return stage
@@ -62,15 +59,14 @@ def dpo(run: Run) -> Artifact:
         skipped: Counter[str] = Counter()
         given: list[Preference] = []
         for source in sources:
-            if source in own:
+            if source.of_stage:
                 given += rows.weighted(_judged(judged[0], recipe), source.weight, section.seed)
                 continue
             read = rows.weighted(rows.read(source, recipe.miniweb, skipped), source.weight, section.seed)
             given += preferences(read, source.stem, skipped)
         pairs = encoded(tokenizer, given, base.manifest.counts["config"]["max_positions"], length, skipped)
         left_out(stage, skipped)
-        held_out = [pair for pair in pairs if is_held_out(pair.preference, section.validation_percent)]
-        training = [pair for pair in pairs if not is_held_out(pair.preference, section.validation_percent)]
+        training, held_out = split(pairs, section.validation_percent)
         if not training:
             raise UserError("dpo.data holds no pair to train on: name rows of a prompt, a chosen and a rejected answer")
         packed, validation = (pack(each, tokenizer, length, section.seed) for each in (training, held_out))
@@ -130,12 +126,13 @@ def likelihoods(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     mask_BT = batch.weights_BT.abs()
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         logprobs_BT, _, _ = model(batch.tokens_BT, batch.targets_BT, mask_BT, 1.0, batch.documents_BT)
-    pairs_BT = batch.documents_BT.long() // 2
-    sums_BP = torch.zeros(len(pairs_BT), int(pairs_BT.max()) + 1, device=logprobs_BT.device)
-    chosen_BP, rejected_BP = (
-        sums_BP.scatter_add(1, pairs_BT, logprobs_BT * (side * batch.weights_BT).clamp(min=0)) for side in (1, -1)
-    )
+    chosen_BP, rejected_BP = (by_pair(batch, logprobs_BT * (side * batch.weights_BT).clamp(min=0)) for side in (1, -1))
     return chosen_BP, rejected_BP
+
+
+def by_pair(batch: Batch, values_BT: Tensor) -> Tensor:
+    """Sums over each pair's tokens, [B, P]: P is T, as no window holds more pairs."""
+    return torch.zeros_like(values_BT).scatter_add(1, batch.documents_BT.long() // 2, values_BT)
 
 
 def preferred(model: nn.Module, reference: nn.Module, batch: Batch, beta: float) -> tuple[Tensor, ...]:
@@ -145,7 +142,7 @@ def preferred(model: nn.Module, reference: nn.Module, batch: Batch, beta: float)
     with torch.no_grad():
         was_chosen_BP, was_rejected_BP = likelihoods(reference, batch)
     losses_BP = loss_of(chosen_BP, rejected_BP, was_chosen_BP, was_rejected_BP, beta)
-    there_BP = was_chosen_BP < 0
+    there_BP = by_pair(batch, batch.weights_BT.abs()) > 0
     return losses_BP * there_BP, chosen_BP - was_chosen_BP, rejected_BP - was_rejected_BP, there_BP
 
 

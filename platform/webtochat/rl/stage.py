@@ -44,9 +44,6 @@ from webtochat.train.actors import Training
 from webtochat.train.rank import CURVE, Note
 from webtochat.train.stage import literals
 
-KNOWLEDGE = "knowledge"
-"""As a source of prompts: the questions of that stage."""
-
 
 @dataclass(frozen=True)
 class Published:
@@ -67,10 +64,11 @@ def rl(run: Run) -> Artifact:
     scorer = [run.open("reward")] if "model" in section.parts else []
     sources, missing = rows.available(section.data, recipe.miniweb)
     asked = [_identity(each, recipe) for each in sources]
+    taught = [run.open("knowledge")] if any(each.of_stage for each in sources) else []
     identity = {"rl": literals(recipe, "rl") | {"data": asked}}
     if section.tools or "tests" in section.parts:
         identity |= recipe.identity("tools")
-    stage = run.begin("rl", identity, [base, *tools, *scorer])
+    stage = run.begin("rl", identity, [base, *taught, *tools, *scorer])
     if isinstance(stage, Artifact):
         return stage
     with stage:
@@ -78,7 +76,7 @@ def rl(run: Run) -> Artifact:
             stage.say(f"skipped {source.path}: it needs the miniweb, which this crawl does not hold")
         skipped: Counter[str] = Counter()
         index = (storage.absolute(tools[0].directory), tools[0].content_hash) if tools else None
-        learned, held_out = _prompts(stage, recipe, base, sources, index, skipped)
+        learned, held_out = _prompts(stage, recipe, base, taught, sources, index, skipped)
         stage.say(
             f"{len(learned):,} prompts, {len(held_out):,} held out, {section.steps} steps of "
             f"{section.prompts_per_step} × {section.samples} answers"
@@ -99,15 +97,15 @@ def rl(run: Run) -> Artifact:
 
 
 def _prompts(
-    stage: Stage, recipe: Recipe, base: Artifact, sources: list[PromptSource], index: tuple[str, str] | None,
-    skipped: Counter[str],
+    stage: Stage, recipe: Recipe, base: Artifact, taught: list[Artifact], sources: list[PromptSource],
+    index: tuple[str, str] | None, skipped: Counter[str],
 ) -> tuple[list[Prompt], list[Prompt]]:  # fmt: skip
     """(to learn from, held out)."""
     section, directory = recipe.rl, os.path.join(base.local(), "model")
     assert section is not None
 
     def read(source: PromptSource) -> Iterator[rows.Row]:
-        return questions(base) if source.path == KNOWLEDGE else rows.read(source, recipe.miniweb, skipped)
+        return questions(taught[0]) if source.of_stage else rows.read(source, recipe.miniweb, skipped)
 
     own = positions(directory)
     most = section.sequence_length or own
@@ -130,9 +128,9 @@ def _prompts(
 
 def _identity(source: PromptSource, recipe: Recipe) -> dict[str, Any]:
     """What its prompts and their rewards depend on, besides the artifact that is begun with."""
-    if source.path == KNOWLEDGE and recipe.knowledge is None:
+    if source.of_stage and recipe.knowledge is None:
         raise UserError("rl.data names knowledge, and the recipe has no section of that name")
-    told = {"weight": source.weight} if source.path == KNOWLEDGE else rows.identity(source, recipe.miniweb)
+    told = {"weight": source.weight} if source.of_stage else rows.identity(source, recipe.miniweb)
     return told | {"rewards": source.rewards}
 
 

@@ -23,6 +23,7 @@ from webtochat.recipe import DataSource
 from webtochat.recipe_pages import Miniweb
 
 Row = dict[str, Any]
+Each = TypeVar("Each")
 Source = TypeVar("Source", bound=DataSource)
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 
@@ -69,7 +70,7 @@ def read(source: DataSource, miniweb: Miniweb | None, skipped: Counter[str]) -> 
                 yield from _parsed(entry.path.removesuffix(ending or ""), stream, skipped)
 
 
-def weighted(rows: Iterator[Any], weight: float, seed: int) -> Iterator[Any]:
+def weighted(rows: Iterator[Each], weight: float, seed: int) -> Iterator[Each]:
     """Each row floor(weight) times, and once more with the probability of the rest, drawn from a hash of its number."""
     whole, rest = int(weight), weight - int(weight)
     for number, row in enumerate(rows):

@@ -88,6 +88,13 @@ def is_held_out(preference: Preference, percent: float) -> bool:
     return held_out({"messages": first.get("content")}, percent)
 
 
+def split(pairs: list[Pair], percent: float) -> tuple[list[Pair], list[Pair]]:
+    """(training, held out)."""
+    away = [is_held_out(pair.preference, percent) for pair in pairs]
+    told = list(zip(pairs, away, strict=True))
+    return [pair for pair, out in told if not out], [pair for pair, out in told if out]
+
+
 def pack_pairs(pairs: list[Pair], sequence_length: int, margin: float, pad: int, seed: int) -> PackedPairs:
     """Best fit of whole pairs into windows of T tokens. `margin`: times each pair's own."""
     bins = shuffled_bins([pair.length for pair in pairs], sequence_length, seed)
