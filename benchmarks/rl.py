@@ -142,6 +142,8 @@ def main() -> None:
     arguments.add_argument("--title", default="Learning by reward", help="of the section in docs/benchmarks.md")
     arguments.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md")
     options = arguments.parse_intermixed_args()
+    if any("=" in name for name in options.runs or []):
+        arguments.error("key=value stands before --runs")
     names = options.runs or [recipes.load(options.recipe, options.overrides).name]
     with tempfile.TemporaryDirectory(prefix="webtochat-benchmark-") as folder:
         runs = []
