@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -358,7 +359,10 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the servers with it
     chosen = recipes.load(options.recipe, options.overrides)
-    name, port, found = name_of(chosen), 8123, newest_model(chosen)
+    name, found = name_of(chosen), newest_model(chosen)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="webtochat-benchmark-") as temporary:
         folder = Path(temporary)
         mine = folder / chosen.name / found.stage
