@@ -25,8 +25,8 @@ ENVIRONMENT = {
 }
 CPU_ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",  # the first call would compile for ~27 s
-    # Of two logical processors vLLM takes one, as here; but it also binds its threads to theirs. On two cores that others
-    # use too, that server answered 32 clients with 2,300 tokens a second at one time and with 260 at another.
+    # Of two logical processors vLLM takes one, as here; but it also binds its threads to theirs. On two cores, which
+    # others use too, it answered 32 clients with 2,300 tokens a second at one time and with 260 at another.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // 2)),
 }
