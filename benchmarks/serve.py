@@ -406,9 +406,9 @@ def main() -> None:
     if options.write:
         more = "".join(f" --{key}" for key in ("kill", "roll") if getattr(options, key))
         more += f" --soak {options.soak:g}" if options.soak else ""
-        more += " --fuzz schemathesis" if options.fuzz else ""
-        record("Serving", f"benchmarks/serve.py {options.recipe} --seconds {options.seconds:g} --rounds "
-               f"{options.rounds}{more} --write", told)  # fmt: skip
+        more += f" --fuzz schemathesis --requests {options.requests}" if options.fuzz else ""
+        words = ["benchmarks/serve.py", options.recipe, *options.overrides, f"--seconds {options.seconds:g}"]
+        record("Serving", f"{' '.join(words)} --rounds {options.rounds}{more} --write", told)
 
 
 if __name__ == "__main__":
