@@ -24,7 +24,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -100,7 +100,7 @@ class Settings:
         return f"{self.name}-tools"
 
 
-REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 404, 500)}
+REFUSED: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 404, 500, 503)}
 api = FastAPI(title="webtochat", docs_url=None, redoc_url=None, responses=REFUSED)
 api.add_middleware(Gate, door=lambda: serve.get_replica_context().servable_object.door)
 
@@ -114,6 +114,14 @@ async def refused(_: Request, error: ApiError) -> JSONResponse:
 async def not_served(request: Request, error: HTTPException) -> JSONResponse:
     message = f"{error.detail}: {request.method} {request.url.path}"
     return JSONResponse(error_body(message, "invalid_request_error"), error.status_code, error.headers)
+
+
+@api.exception_handler(RayActorError)
+async def not_there(_: Request, error: RayActorError) -> JSONResponse:
+    """The replica that was asked has died before it said anything."""
+    message = f"the model cannot be reached: {type(error).__name__}; try again"
+    body = error_body(message, "server_error", code="model_unreachable")
+    return JSONResponse(body, 503, {"Retry-After": "1"})
 
 
 @api.exception_handler(RequestValidationError)
