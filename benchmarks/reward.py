@@ -76,14 +76,14 @@ def others(options: argparse.Namespace) -> tuple[str, str]:
     from webtochat.tokens import rows
     from webtochat.tokens.preferences import preferences
     from webtochat.tokens.tokenizer import Tokenizer
-    from webtochat.train.pairs import encoded, is_held_out
+    from webtochat.train.pairs import encoded, split
 
     chat = options.chat or str(options.home / "knowledge")
     source, skipped = DataSource(path=options.pairs), Counter[str]()
     tokenizer, config = Tokenizer.load(f"{chat}/model"), read_config(f"{chat}/model")
     read = preferences(rows.read(source, None, skipped), source.stem, skipped)
     pairs = encoded(tokenizer, read, config.max_positions, options.length, skipped)
-    halves = [[pair for pair in pairs if is_held_out(pair.preference, 50) == held] for held in (False, True)]
+    halves = split(pairs, 50)
     began = time.perf_counter()
     margins = [
         margin for learned, asked in (halves, halves[::-1])

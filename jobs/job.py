@@ -44,13 +44,14 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     PYTHONWARNINGS="ignore",
 )
-# What Serve calls optimized for throughput, but for replicas that listen on every address: 1.3 times the tokens of 8
-# clients. Our own code there is asynchronous throughout.
+# What Serve calls optimized for throughput, but for its direct ingress (HTTP on every address): 1.3 times the tokens of
+# 8 clients. Our own code there is asynchronous throughout.
 SERVE = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1", "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
 }  # fmt: skip
-os.environ.update({key: os.environ.get(key, value) for key, value in SERVE.items()})
+for key, value in SERVE.items():
+    os.environ.setdefault(key, value)
 # What workers need of it, on any node: with the keys of storage and of search engines, the hashes of our own API keys,
 # and where the served model's traces go.
 WORKER_KEYS = (

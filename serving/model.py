@@ -105,11 +105,10 @@ async def gathered(
     async def read() -> None:
         try:
             async for [item] in stream:
-                if isinstance(item, str):  # a line of server-sent events
-                    data = item.removeprefix("data: ").strip()
-                    arrived.extend([json.loads(data)] if data != "[DONE]" else [])
-                else:
+                if not isinstance(item, str):
                     arrived.append(item.model_dump(mode="json"))
+                elif (data := item.removeprefix("data: ").strip()) != "[DONE]":  # a line of server-sent events
+                    arrived.append(json.loads(data))
                 first.set()
         finally:
             first.set()
