@@ -44,22 +44,13 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     PYTHONWARNINGS="ignore",
 )
-# What Serve calls optimized for throughput, but for its direct ingress (HTTP on every address): 1.3 times the tokens of
-# 8 clients. Our own code there is asynchronous throughout.
-SERVE = {
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1", "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
-}  # fmt: skip
-for key, value in SERVE.items():
-    os.environ.setdefault(key, value)
 # What workers need of it, on any node: with the keys of storage and of search engines, the hashes of our own API keys,
 # and where the served model's traces go.
 WORKER_KEYS = (
     "AWS_", "HF_TOKEN", "SEARXNG_URL", "BRAVE_API_KEY", "TAVILY_API_KEY", "WEBTOCHAT_API_KEYS", "MLFLOW_TRACKING",
 )  # fmt: skip
 WORKER_ENVIRONMENT = {
-    key: os.environ[key]
-    for key in ("RAY_TRAIN_V2_ENABLED", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "PYTHONWARNINGS", *SERVE)
+    key: os.environ[key] for key in ("RAY_TRAIN_V2_ENABLED", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "PYTHONWARNINGS")
 } | {key: value for key, value in os.environ.items() if key.startswith(WORKER_KEYS)}
 
 
