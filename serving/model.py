@@ -40,7 +40,8 @@ class ModelServer:
     """One replica: one engine."""
 
     async def __init__(self, model: ModelPath, name: str, options: dict[str, Any], gpus: int):
-        os.environ.update(ENVIRONMENT)
+        # Else vLLM's logging closes the handlers that there are, and Serve's then keeps each request's line for good.
+        os.environ.update(ENVIRONMENT, VLLM_CONFIGURE_LOGGING="0")
         if gpus == 0:
             os.environ.update(CPU_ENVIRONMENT)
         from ray.llm._internal.common.callbacks.base import CallbackBase

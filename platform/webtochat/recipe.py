@@ -294,8 +294,8 @@ class Cluster(Section):
     engine_idle_seconds: float = Field(600.0, ge=0)
     """With fewer requests for so long, one goes."""
     engine_gpus: int | None = None
-    engine_groups: int = Field(16, ge=1)
-    """Prompts of rl that an engine answers together, each as often as rl.samples says."""
+    engine_groups: int = Field(64, ge=1)
+    """Most prompts of rl that an engine answers together, each as often as rl.samples says."""
     engine_retries: int = Field(3, ge=0)
     """How often a dead engine of rl is replaced, all of them together."""
     kv_cache_gib: float = 1.0

@@ -133,6 +133,8 @@ class Sampling(Section):
     staleness: int = Field(0, ge=0)
     """How many steps older than the newest the weights may be that an answer is sampled with. 0: strictly on-policy,
     sampling and learning take turns; from 1 on they overlap."""
+    update: Literal["drain", "interrupt"] = "drain"
+    """What new weights mean for an engine that samples: it ends what it is at, or goes on with them at once."""
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(256, ge=1)
     """Of each completion."""
@@ -191,4 +193,10 @@ class RL(Optimizer, Policy, Sampling):
     def judged(self) -> RL:
         if "judge" in self.parts and self.rewards.judge is None:
             raise ValueError("judge is a part of the reward: give its address and model as rewards.judge")
+        return self
+
+    @model_validator(mode="after")
+    def something_to_interrupt(self) -> RL:
+        if self.update == "interrupt" and not self.staleness:
+            raise ValueError("update=interrupt needs staleness of 1 or more: at 0 nothing is sampled when weights come")
         return self

@@ -66,7 +66,7 @@ class Scripted:
         self.asked.append({"prompts": [list(prompt) for prompt in prompts]} | options)
         ids = written(self.tokenizer, self.texts.pop(0))
         return [
-            [Completion(ids[:limit], [-0.5] * len(ids[:limit]), "stop")]
+            [Completion(ids[:limit], [-0.5] * len(ids[:limit]), [3] * len(ids[:limit]), "stop")]
             for limit in options["max_new_tokens"]
         ]  # fmt: skip
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
+
 import pytest
 import ray
 import torch
@@ -10,7 +13,7 @@ from tests.inference import tiny
 from webtochat.errors import UserError
 from webtochat.inference import actors
 from webtochat.inference.actors import ModelPath
-from webtochat.inference.engine import Engine
+from webtochat.inference.engine import Engine, read_weights
 from webtochat.model import export
 
 LONG = [[number, *range(200, 300)] for number in range(40)]
@@ -32,14 +35,29 @@ def directories(tmp_path_factory):
     return root
 
 
+class Interrupted(actors.EngineActor):
+    def generate(self, prompts, *, renew=None, **options):
+        """`renew`: (step before which, another model)."""
+        steps = itertools.count()
+
+        def between():
+            if renew and next(steps) == renew[0]:
+                self._engine.replace_weights(read_weights(renew[1].local()), version=1)
+
+        return self._engine.generate(prompts, between=between, **options)
+
+
 class Here:
     """The engine in its actor: vLLM changes the threads and the environment of the process it is in."""
 
     def __init__(self, root):
         self.root = root
-        self.actor = actors.start(
-            self.model("1"), dtype="float32", kv_cache_gib=0.25, logprobs=True, max_model_length=128
-        )
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(actors, "EngineActor", Interrupted)
+            self.actor = actors.start(
+                self.model("1"), dtype="float32", kv_cache_gib=0.25, logprobs=True, max_model_length=128
+            )
 
     def model(self, name):
         return ModelPath(str(self.root), "key", name)
@@ -59,8 +77,8 @@ def engine(directories, ray_here):
     ray.kill(made.actor)
 
 
-def worst_difference(directory, prompts, answers):
-    """Largest gap between vLLM's log-probabilities and transformers' of the same ids."""
+def worst_difference(directory, prompts, answers, places=range(1000)):
+    """Largest gap between vLLM's log-probabilities and transformers' of the same ids, in these places."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
@@ -69,7 +87,8 @@ def worst_difference(directory, prompts, answers):
         for prompt, [completion] in zip(prompts, answers, strict=True):
             logprobs = model(torch.tensor([prompt + completion.ids])).logits[0].log_softmax(-1)
             for place, (token, logprob) in enumerate(zip(completion.ids, completion.logprobs, strict=True)):
-                worst = max(worst, abs(logprobs[len(prompt) - 1 + place, token].item() - logprob))
+                if place in places:
+                    worst = max(worst, abs(logprobs[len(prompt) - 1 + place, token].item() - logprob))
     return worst
 
 
@@ -108,6 +127,18 @@ def test_a_completion_ends_where_the_model_does(engine):
     assert completion.finish_reason == "length"
     with pytest.raises(ValueError, match="128 tokens; 1 to 127 fit"):
         engine.generate([[300] * 128], max_new_tokens=1)
+
+
+def test_weights_that_come_between_two_tokens_are_those_of_the_next(engine, directories):
+    """What was drawn is kept; what was computed of it is computed anew."""
+    answers = engine.generate(
+        PROMPTS, max_new_tokens=12, temperature=1.0, seed=5, renew=(5, engine.model("2"))
+    )  # fmt: skip
+    assert {tuple(completion.versions) for [completion] in answers} == {(0,) * 5 + (1,) * 7}
+    assert worst_difference(directories / "1", PROMPTS, answers, range(5)) < 1e-3
+    assert worst_difference(directories / "2", PROMPTS, answers, range(5, 12)) < 1e-3
+    assert len({tuple(completion.ids) for [completion] in answers}) == len(PROMPTS)
+    engine.load("1")
 
 
 def test_replaced_weights_are_those_of_the_other_model(engine, directories):

@@ -40,7 +40,7 @@ def asking(**more: object) -> batch.Asking:
 
 def echo(prompts: list[list[int]], **options: object) -> list[list[Completion]]:
     assert options["max_new_tokens"] == 8
-    return [[Completion(words().encode("AB"), [], "stop")] for _ in prompts]
+    return [[Completion(words().encode("AB"), [], [], "stop")] for _ in prompts]
 
 
 @pytest.mark.parametrize(("row", "reason"), BAD)

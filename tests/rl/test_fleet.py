@@ -12,16 +12,16 @@ from webtochat.rl.fleet import Fleet, Group, Work
 STEPS, PER_STEP = 6, 5
 
 
-def fleet(staleness: int = 0, engines: int = 2, **changes: object) -> Fleet:
-    made = Fleet(STEPS, PER_STEP, PER_STEP, staleness, at_once=2, **changes)  # type: ignore[arg-type]
+def fleet(staleness: int = 0, engines: int = 2, at_once: int = 2, **changes: object) -> Fleet:
+    made = Fleet(STEPS, PER_STEP, PER_STEP, staleness, at_once, **changes)  # type: ignore[arg-type]
     for number in range(engines):
         made.started(str(number), made.added(str(number)))
     return made
 
 
 def finish(made: Fleet, work: Work, teaches: bool = True) -> None:
-    if work.kind == "renew":
-        made.renewed(work.engine, work.life, work.version)
+    if work.kind in ("renew", "interrupt"):
+        made.renewed(work)
     elif made.sampled(work.engine, work.life):
         for group in work.groups:
             made.scored(group, teaches)
@@ -40,6 +40,11 @@ def test_strictly_on_policy_they_take_turns() -> None:
     assert made.work() == [], "the next step waits for the weights that this one makes"
     made.published(1)
     assert [(work.kind, work.version) for work in made.work()] == [("renew", 1), ("renew", 1)]
+
+
+def test_a_step_is_shared_out_among_the_engines() -> None:
+    first, second = fleet(at_once=64).work()
+    assert (len(first.groups), len(second.groups)) == (3, 2)
 
 
 def test_with_staleness_the_next_step_is_sampled_meanwhile() -> None:
@@ -79,11 +84,31 @@ def test_a_replaced_engine_samples_nothing_before_it_has_the_newest_weights() ->
     assert [each.kind for each in made.work()] == ["renew"]
 
 
+def test_where_updates_interrupt_an_engine_that_samples_is_given_the_newest_weights() -> None:
+    made = fleet(staleness=2, engines=1, interrupts=True)
+    [sample] = made.work()
+    made.published(1)
+    [interrupt] = made.work()
+    assert (interrupt.kind, interrupt.version) == ("interrupt", 1) and made.work() == []
+    made.renewed(interrupt)
+    assert made.work() == [], "it is at work yet"
+    finish(made, sample)
+    [sample] = made.work()
+    assert (sample.kind, sample.version) == ("sample", 1)
+    made.published(2)
+    [interrupt] = made.work()
+    made.unrenewed(interrupt)  # the learner died with them
+    finish(made, sample)
+    assert made.work() == [], "it is given them before it samples again"
+    made.published(2)
+    assert [work.kind for work in made.work()] == ["renew"]
+
+
 def test_weights_that_died_with_the_learner_are_waited_for() -> None:
     made = fleet(engines=1)
     made.published(2)
     [renew] = made.work()
-    made.unrenewed(renew.engine, renew.life, 2)
+    made.unrenewed(renew)
     assert made.work() == []
     made.published(1)  # it went back to its checkpoint
     assert made.work() == []
@@ -137,12 +162,12 @@ def test_whatever_happens_each_number_is_done_once(seed: int) -> None:
     """Engines die at work, driver and learner start again, groups teach or not: all steps end, whole, and no group was
     sampled by weights older than it may be."""
     rng = random.Random(seed)
-    staleness = rng.randint(0, 2)
+    staleness, limit, interrupts = rng.randint(0, 2), PER_STEP * rng.choice([1, 3]), rng.random() < 0.5
     closed: dict[int, list[int]] = {}
     kept: dict[Group, bool] = {}
 
     def begun() -> Fleet:
-        made = Fleet(STEPS, PER_STEP, PER_STEP * rng.choice([1, 3]), staleness, at_once=rng.randint(1, 4))
+        made = Fleet(STEPS, PER_STEP, limit, staleness, rng.randint(1, 4), interrupts)
         later = [(group, teaches) for group, teaches in kept.items() if group.step >= len(closed)]
         made.remember(len(closed), {number for numbers in closed.values() for number in numbers}, later)
         for number in range(3):
@@ -165,12 +190,12 @@ def test_whatever_happens_each_number_is_done_once(seed: int) -> None:
             work = under_way.pop(rng.randrange(len(under_way)))
             if rng.random() < 0.1:
                 made.lost(work.engine, work.life)
-            elif work.kind == "renew":
+            elif work.kind in ("renew", "interrupt"):
                 if rng.random() < 0.1:
-                    made.unrenewed(work.engine, work.life, work.version)
+                    made.unrenewed(work)
                     made.published(made.newest)
                 else:
-                    made.renewed(work.engine, work.life, work.version)
+                    made.renewed(work)
             elif made.sampled(work.engine, work.life):
                 for group in work.groups:
                     kept[group] = rng.random() < 0.6
@@ -186,4 +211,4 @@ def test_whatever_happens_each_number_is_done_once(seed: int) -> None:
     times = Counter(number for numbers in closed.values() for number in numbers)
     assert set(times.values()) == {1} and len(times) >= STEPS * PER_STEP
     if max(times) >= len(times):  # a number that is missing was begun for a step that then needed it no more
-        assert made.limit > PER_STEP
+        assert limit > PER_STEP

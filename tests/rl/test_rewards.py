@@ -257,7 +257,7 @@ class Canned:
         text = self.words.encode('{"name": "python", "arguments": {"code": "2+2"}}')
         said = [call, *text, end] if len(self.seeds) == 1 else self.words.encode("It is 4.")
         ids = [*said, self.words.stops[0]]
-        return [[Completion(ids, [-0.5] * len(ids), "stop")] for _ in prompts]
+        return [[Completion(ids, [-0.5] * len(ids), [3] * len(ids), "stop")] for _ in prompts]
 
 
 def test_rollouts_keep_ids_tools_and_seeds() -> None:
@@ -265,7 +265,7 @@ def test_rollouts_keep_ids_tools_and_seeds() -> None:
     asked = [Asked(3, number, tasks.Prompt([{"role": "user", "content": "2+2?"}], {}, "k")) for number in (7, 2)]
     engine = Canned(words)
     rows = rollouts.sample(
-        asked, words, engine, version=5, samples=2, greedy=False, sampling=Sampling(max_new_tokens=64), limits=section,
+        asked, words, engine, samples=2, greedy=False, sampling=Sampling(max_new_tokens=64), limits=section,
         tools=toolbox(section, None), positions=512, seed=100, threads=2,
     )  # fmt: skip
     rounds = section.max_rounds + 1
@@ -275,7 +275,7 @@ def test_rollouts_keep_ids_tools_and_seeds() -> None:
     assert row["answer"] == "It is 4." and row["calls"] == 1 and row["finished"] == "stop"
     assert "<tool_response>4</tool_response>" in row["conversation"]
     assert len(row["ids"]) == len(row["own"]) == len(row["logprobs"]) == len(row["versions"])
-    assert all((version == 5) == bool(own) for version, own in zip(row["versions"], row["own"], strict=True))
+    assert all((version == 3) == bool(own) for version, own in zip(row["versions"], row["own"], strict=True))
     assert sum(row["logprobs"]) == pytest.approx(-0.5 * sum(row["own"]))
 
 

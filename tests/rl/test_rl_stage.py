@@ -26,8 +26,8 @@ STEPS, PER_STEP, SAMPLES = 8, 4, 4
 NAMES = ["Ada", "Bo", "Cy", "Di"]
 SECTION = {
     "steps": STEPS, "prompts_per_step": PER_STEP, "samples": SAMPLES, "max_new_tokens": 12, "lr": 1e-3,
-    "temperature": 1.5, "staleness": 1, "algorithm": "dr_grpo", "checkpoint_every": 2, "evaluate_every": 0,
-    "rewards": {"weights": {"length": 1.0}, "soft_tokens": 0}, "sequence_length": 64,
+    "temperature": 1.5, "staleness": 1, "update": "interrupt", "algorithm": "dr_grpo", "checkpoint_every": 2,
+    "evaluate_every": 0, "rewards": {"weights": {"length": 1.0}, "soft_tokens": 0}, "sequence_length": 64,
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import openai
+import psutil
 import pytest
 from tests.inference import tiny
 
@@ -275,6 +276,17 @@ def test_the_page(server):
     # Nothing from elsewhere, and no way for a reply to become markup.
     assert "http://" not in page and "https://" not in page
     assert "innerHTML" not in page and "insertAdjacentHTML" not in page and "document.write" not in page
+
+
+def test_the_models_replica_writes_its_log_and_does_not_keep_it(server):
+    """vLLM's logging, as it is by default, closes Serve's handler, which then gathers its lines and writes none."""
+    assert post(server, "/v1/completions", b'{"model": "tiny", "prompt": "Ada", "max_tokens": 2}')[0] == 200
+    [replica] = [
+        each for each in psutil.Process().children(recursive=True)
+        if "ServeReplica:model" in " ".join(each.cmdline())
+    ]  # fmt: skip
+    [log] = [each.path for each in replica.open_files() if "/serve/replica_" in each.path]
+    assert "CALL /v1/completions OK" in Path(log).read_text()
 
 
 def test_it_listens_on_loopback_only(server):

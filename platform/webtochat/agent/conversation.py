@@ -28,7 +28,8 @@ class Call(NamedTuple):
 
 class Conversation:
     """`ids`: all of it, from the first prompt to the last answer; while it goes on, the next prompt. `own`: 1 where an
-    id was generated. `logprobs`: of each id as it was drawn; 0 where none was told. `replies`: what each completion
+    id was generated. `logprobs`: of each id as it was drawn, and `versions`: of the weights that drew it; 0 where none
+    was told. `replies`: what each completion
     says. `finished`: None while it goes on; `stop` after an answer that calls nothing; `length` where a completion was
     cut, or where no more fits; `rounds` where the model still calls after `max_rounds`."""
 
@@ -43,6 +44,7 @@ class Conversation:
         self.ids = render(tokenizer, messages, add_generation_prompt=True, tools=definitions(tools)).ids
         self.own = [0] * len(self.ids)
         self.logprobs = [0.0] * len(self.ids)
+        self.versions = [0] * len(self.ids)
         self.replies: list[Reply] = []
         self.finished: Literal["stop", "length", "rounds"] | None = None
         self.tokenizer = tokenizer
@@ -56,10 +58,12 @@ class Conversation:
         """How many more ids fit."""
         return self._most - len(self.ids)
 
-    def generated(self, ids: list[int], logprobs: Sequence[float] = ()) -> list[Call]:
+    def generated(
+        self, ids: list[int], logprobs: Sequence[float] = (), versions: Sequence[int] = ()
+    ) -> list[Call]:  # fmt: skip
         """Takes a completion, with its stop token if one ended it. Returns the calls to make: there may be none though
         it goes on, where all that looks like one is none."""
-        self._add(ids, 1, logprobs)
+        self._add(ids, 1, logprobs, versions)
         reply = parse(self.tokenizer, ids)
         self.replies.append(reply)
         if not reply.tool_calls or not self.tools:
@@ -82,7 +86,10 @@ class Conversation:
         else:
             self.finished = "length"
 
-    def _add(self, ids: Sequence[int], own: int, logprobs: Sequence[float] = ()) -> None:
+    def _add(
+        self, ids: Sequence[int], own: int, logprobs: Sequence[float] = (), versions: Sequence[int] = ()
+    ) -> None:  # fmt: skip
         self.ids += ids
         self.own += [own] * len(ids)
         self.logprobs += logprobs or [0.0] * len(ids)
+        self.versions += versions or [0] * len(ids)

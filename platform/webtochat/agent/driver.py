@@ -40,7 +40,7 @@ def answer(
             )  # fmt: skip
             results = []
             for each, [completion] in zip(going_on, finished, strict=True):
-                calls = each.generated(completion.ids, completion.logprobs)
+                calls = each.generated(completion.ids, completion.logprobs, completion.versions)
                 results.append([pool.submit(_text, each, call, section) for call in calls])
             for each, texts in zip(going_on, results, strict=True):
                 if not each.finished:

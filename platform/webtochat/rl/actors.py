@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,18 @@ from webtochat.rl.rollouts import Asked, Row
 from webtochat.tokens.tokenizer import Tokenizer
 from webtochat.tools.toolbox import toolbox
 
+ASIDE = "aside"
+"""The thread of what does not wait for its turn."""
+
 
 class Sampler:
-    """`index`: where the search index lies, if tools are called. One call at a time: an answer is drawn with one
-    version of the weights from its first id to its last."""
+    """`index`: where the search index lies, if tools are called. One call at a time, but for `interrupt`."""
 
     def __init__(self, model: ModelPath, recipe: Recipe, index: tuple[str, str] | None, gpus: int):
         assert recipe.rl is not None
         directory, cluster = model.local(), recipe.cluster
         self._recipe, self._section, self._version = recipe, recipe.rl, 0
+        self._coming: SimpleQueue[tuple[int, dict[str, np.ndarray]]] = SimpleQueue()
         self._tokenizer = Tokenizer.load(directory)
         self._tools = toolbox(recipe.tools, storage.local_copy(*index) if index else None) if recipe.rl.tools else []
         self._engine = Engine(
@@ -40,17 +45,29 @@ class Sampler:
         """Takes the weights of this version."""
         import torch
 
-        self._engine.replace_weights((name, torch.from_numpy(each.copy())) for name, each in weights.items())
+        tensors = ((name, torch.from_numpy(each.copy())) for name, each in weights.items())
+        self._engine.replace_weights(tensors, version)
         self._version = version
+
+    @ray.method(concurrency_group=ASIDE)
+    def interrupt(self, version: int, weights: dict[str, np.ndarray]) -> None:
+        """Has what is sampled go on with the weights of this version."""
+        self._coming.put((version, weights))
 
     def sample(self, asked: Sequence[Asked], greedy: bool = False) -> list[Row]:
         """Answers to each prompt; `greedy`: one, the likeliest."""
         section, limits = self._section, self._recipe.tools
         return rollouts.sample(
-            asked, self._tokenizer, self._engine.generate, version=self._version, greedy=greedy,
+            asked, self._tokenizer, partial(self._engine.generate, between=self._take), greedy=greedy,
             samples=1 if greedy else section.samples, sampling=section, limits=limits, tools=self._tools,
             positions=self._engine.max_model_length, seed=section.seed, threads=self._recipe.cluster.tool_threads,
         )  # fmt: skip
+
+    def _take(self) -> None:
+        while not self._coming.empty():
+            version, weights = self._coming.get()
+            if version > self._version:
+                self.renew(version, weights)
 
 
 class Rewarder:
@@ -82,4 +99,5 @@ def start_rewarder(recipe: Recipe, scorer: Any, scale: tuple[float, float]) -> A
 def start(model: ModelPath, recipe: Recipe, index: tuple[str, str] | None) -> Any:
     """A handle of a started actor; starting goes on in the background until `ready` returns."""
     gpus = gpus_per_engine(recipe.cluster.engine_gpus)
-    return ray.remote(Sampler).options(num_gpus=gpus, num_cpus=1).remote(model, recipe, index, gpus)
+    options: dict[str, Any] = {"num_gpus": gpus, "num_cpus": 1, "concurrency_groups": {ASIDE: 1}}
+    return ray.remote(**options)(Sampler).remote(model, recipe, index, gpus)

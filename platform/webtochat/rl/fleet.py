@@ -6,12 +6,14 @@ and by which seeds it is drawn. A group belongs to one step. It is *wanted* unti
 afterwards is not heard. So each number is done once, whatever dies.
 
 An engine is *starting*, then *idle* or *at work*. It begins with the weights of version 0, and before it samples it is
-given the newest; while these are not to be had (the learner is starting again) it waits. Version v is what v steps have
-made of the model. A group of step t may be sampled with version t - staleness or a newer one.
+given the newest; while these are not to be had (the learner is starting again) it waits. Where updates interrupt, it is
+given them while it samples, too. Version v is what v steps have made of the model. A group of step t may be sampled
+with version t - staleness or a newer one.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,13 +27,13 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What an engine is to do next. `renew`: take the newest weights. `sample`: answer these groups. `evaluate`: answer
-    the held-out prompts."""
+    """What an engine is to do next. `renew`: take the newest weights; `interrupt`: and go on sampling with them.
+    `sample`: answer these groups. `evaluate`: answer the held-out prompts."""
 
     engine: str
     life: int
     """Of the engine: a replacement's is another."""
-    kind: Literal["renew", "sample", "evaluate"]
+    kind: Literal["renew", "interrupt", "sample", "evaluate"]
     version: int
     groups: tuple[Group, ...] = ()
 
@@ -42,6 +44,8 @@ class Engine:
     version: int = 0
     state: Literal["starting", "idle", "at work"] = "starting"
     out: tuple[Group, ...] = ()
+    coming: int = 0
+    """The version that it is given while it samples."""
     evaluating: bool = False
 
 
@@ -54,7 +58,9 @@ class Fleet:
     """Groups that a step may sample in all, those among them that teach nothing."""
     staleness: int
     at_once: int
-    """Groups handed to an engine together."""
+    """Most groups handed to an engine together; an engine's share of a step, if that is less."""
+    interrupts: bool = False
+    """Whether an engine that samples is given the newest weights at once."""
     evaluate_at: list[int] = field(default_factory=list)
     """Versions, rising, at which the held-out prompts are asked: at each, or at the next that an engine has."""
     newest: int = 0
@@ -106,18 +112,26 @@ class Fleet:
         if engine.evaluating:
             self.evaluate_at.insert(0, engine.version)
         engine.out, engine.evaluating, engine.state, engine.life = (), False, "starting", engine.life + 1
-        engine.version = 0
+        engine.version = engine.coming = 0
         return True
 
-    def renewed(self, name: str, life: int, version: int) -> None:
-        if self._lives(name, life):
-            self.engines[name].state, self.engines[name].version = "idle", version
+    def renewed(self, work: Work) -> None:
+        """Also where it was interrupted."""
+        if self._lives(work.engine, work.life):
+            engine = self.engines[work.engine]
+            engine.version = max(engine.version, work.version)
+            if work.kind == "renew":
+                engine.state = "idle"
 
-    def unrenewed(self, name: str, life: int, version: int) -> None:
+    def unrenewed(self, work: Work) -> None:
         """The weights were lost on the way: they died with the learner that had made them."""
-        if self._lives(name, life):
-            self.engines[name].state = "idle"
-        self.there = self.there and self.newest > version
+        if self._lives(work.engine, work.life):
+            engine = self.engines[work.engine]
+            if work.kind == "renew":
+                engine.state = "idle"
+            else:
+                engine.coming = engine.version
+        self.there = self.there and self.newest > work.version
 
     def sampled(self, name: str, life: int) -> bool:
         """The engine is free again, and its groups' answers go to be scored. False: it died meanwhile, and others
@@ -162,7 +176,11 @@ class Fleet:
         self._begin()
         found = []
         for name, engine in self.engines.items():
-            if engine.state == "idle":
+            samples = engine.state == "at work" and bool(engine.out)
+            if self.interrupts and samples and self.there and max(engine.version, engine.coming) < self.newest:
+                engine.coming = self.newest
+                found.append(Work(name, engine.life, "interrupt", self.newest))
+            elif engine.state == "idle":
                 made = self._for(name, engine)
                 if made is not None:
                     engine.state, engine.out = "at work", made.groups
@@ -177,7 +195,7 @@ class Fleet:
             self.evaluate_at = [version for version in self.evaluate_at if version > engine.version]
             return Work(name, engine.life, "evaluate", engine.version)
         ready = [group for group in self.wanted if group.step - self.staleness <= engine.version]
-        some = tuple(ready[: self.at_once])
+        some = tuple(ready[: min(self.at_once, math.ceil(self.per_step / len(self.engines)))])
         if not some:
             return None
         self.wanted = [group for group in self.wanted if group not in some]

@@ -44,8 +44,8 @@ class Asked(NamedTuple):
 
 
 def sample(
-    asked: Sequence[Asked], tokenizer: Tokenizer, generate: driver.Generate, *, version: int, samples: int,
-    greedy: bool, sampling: Sampling, limits: Tools, tools: Sequence[Tool], positions: int, seed: int, threads: int,
+    asked: Sequence[Asked], tokenizer: Tokenizer, generate: driver.Generate, *, samples: int, greedy: bool,
+    sampling: Sampling, limits: Tools, tools: Sequence[Tool], positions: int, seed: int, threads: int,
 ) -> list[Row]:  # fmt: skip
     """`samples` answers to each prompt, without rewards. What a group is drawn by follows from the seed, its number and
     the sample alone, with whatever other groups it is drawn."""
@@ -66,7 +66,7 @@ def sample(
             "failed": "" if any(told.own) else "no_answer", "finished": told.finished,
             "calls": sum(len(reply.tool_calls) for reply in told.replies),
             "conversation": tokenizer.decode(told.ids), "ids": told.ids, "own": told.own, "logprobs": told.logprobs,
-            "versions": [version * own for own in told.own],
+            "versions": told.versions,
         }
         for (each, number), told in zip(places, conversations, strict=True)
     ]  # fmt: skip

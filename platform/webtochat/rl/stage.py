@@ -187,7 +187,7 @@ class Driver:
         self.fleet = Fleet(
             section.steps, section.prompts_per_step,
             int(section.prompts_per_step * (section.resample_limit if section.resample else 1)), section.staleness,
-            self.cluster.engine_groups, self.ledger.due(len(held_out)),
+            self.cluster.engine_groups, section.update == "interrupt", self.ledger.due(len(held_out)),
         )  # fmt: skip
         self.scorer, scale = None, (0.0, 1.0)
         for each in scorer:
@@ -252,9 +252,9 @@ class Driver:
     def _do(self, work: Work) -> None:
         engine = self.engines[work.engine]
         self.clock.began(work)
-        if work.kind == "renew":
+        if work.kind in ("renew", "interrupt"):
             assert self.weights is not None, "a version above 0 was published"
-            reference = engine.renew.remote(work.version, self.weights.weights[0])
+            reference = getattr(engine, work.kind).remote(work.version, self.weights.weights[0])
         elif work.kind == "sample":
             reference = engine.sample.remote([Asked(*group, self._prompt(group)) for group in work.groups])
         else:
@@ -280,14 +280,14 @@ class Driver:
         except (ray.exceptions.ObjectLostError, ray.exceptions.RayTaskError) as error:
             if not isinstance(getattr(error, "cause", error), ray.exceptions.ObjectLostError):
                 raise
-            self.fleet.unrenewed(work.engine, work.life, work.version)
+            self.fleet.unrenewed(work)
             self.clock.ended(work, 0)
             return
         self.clock.ended(work, sum(sum(row["own"]) for row in found) if found else 0)
         if kind == "ready":
             self.fleet.started(work.engine, work.life)
-        elif kind == "renew":
-            self.fleet.renewed(work.engine, work.life, work.version)
+        elif kind in ("renew", "interrupt"):
+            self.fleet.renewed(work)
         elif self.fleet.sampled(work.engine, work.life):
             self._to_score(work, found)
 
