@@ -44,6 +44,10 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     PYTHONWARNINGS="ignore",
 )
+if not os.environ.get("RAY_ADDRESS"):
+    # A Ray that we start is for this machine: all its ports, the metrics' too, are then on loopback. (Ray's own setting
+    # for laptops; elsewhere it takes an outer address of the machine, whatever it is told.)
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 # What workers need of it, on any node: with the keys of storage and of search engines, the hashes of our own API keys,
 # and where the served model's traces go.
 WORKER_KEYS = (

@@ -72,6 +72,14 @@ def test_a_sequence_has_one_ratio() -> None:
     assert close(ratio, [[math.sqrt(2)] * 3])
 
 
+def test_the_divergences_gradient_is_its_own_and_what_became_unlikely_does_not_outweigh_all() -> None:
+    logprobs = torch.tensor([LOG15, -10.0], requires_grad=True)
+    found = losses.divergence(logprobs, torch.tensor([LOG2, 0.0]), torch.zeros(2), 2.0)
+    assert close(found.detach(), [1.5 * (2 / 1.5 - (LOG2 - LOG15) - 1), 1 - 11 * math.exp(-10)])
+    found.sum().backward()
+    assert logprobs.grad is not None and close(logprobs.grad, [1.5 * (LOG15 - LOG2), -10 * math.exp(-10)])
+
+
 def test_divergence_importance_and_values_by_hand() -> None:
     assert close(losses.k3(torch.tensor([0.0, 0.0]), torch.tensor([LOG2, 0.0])), [2 - LOG2 - 1, 0])
     assert close(losses.importance(torch.tensor([LOG2, math.log(5), -LOG2]), torch.zeros(3), 2.0), [2, 2, 0.5])

@@ -293,6 +293,9 @@ def test_it_listens_on_loopback_only(server):
     listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line]
     assert f"0100007F:{server:04X}" in listening
     assert f"00000000:{server:04X}" not in listening
+    family = psutil.Process().children(recursive=True)
+    opened = [each for process in family for each in process.net_connections("inet") if each.status == "LISTEN"]
+    assert opened and {each.laddr.ip for each in opened} <= {"127.0.0.1", "::1"}, opened
 
 
 def test_a_port_in_use_is_one_line(server, recipe):

@@ -29,9 +29,9 @@ class Call(NamedTuple):
 class Conversation:
     """`ids`: all of it, from the first prompt to the last answer; while it goes on, the next prompt. `own`: 1 where an
     id was generated. `logprobs`: of each id as it was drawn, and `versions`: of the weights that drew it; 0 where none
-    was told. `replies`: what each completion
-    says. `finished`: None while it goes on; `stop` after an answer that calls nothing; `length` where a completion was
-    cut, or where no more fits; `rounds` where the model still calls after `max_rounds`."""
+    was told. `replies`: what each completion says. `finished`: None while it goes on; `stop` after an answer that calls
+    nothing; `length` where a completion was cut, or where no more fits; `rounds` where the model still calls after
+    `max_rounds`."""
 
     def __init__(
         self, tokenizer: Tokenizer, messages: list[Message], tools: Sequence[Tool] = (), *, positions: int,

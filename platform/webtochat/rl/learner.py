@@ -183,7 +183,7 @@ class Learner:
                 if self.reference is not None:
                     micro.extra["reference"], _, _ = self._told(self.reference, micro)
                 if in_reward:
-                    micro.extra["kl"] = losses.k3(micro.extra["old"], micro.extra["reference"]) * micro.mask_BT
+                    micro.extra["kl"] = self._divergence(micro.extra["old"], micro) * micro.mask_BT
                     real = micro.places_B >= 0
                     penalties_R[micro.places_B[real]] = settings.kl * micro.extra["kl"].sum(1)[real]
             if gae:
@@ -221,6 +221,11 @@ class Learner:
         with torch.autocast(kind, torch.bfloat16) if kind == "cuda" else nullcontext():
             return model(micro.tokens_BT, micro.targets_BT, micro.mask_BT, self.settings.temperature)
 
+    def _divergence(self, logprobs_BT: Tensor, micro: Micro) -> Tensor:
+        return losses.divergence(
+            logprobs_BT, micro.extra["reference"], micro.sampled_BT, self.settings.importance_cap
+        )  # fmt: skip
+
     def _loss(self, model: nn.Module, micro: Micro, tally: Tally) -> tuple[Tensor, Tensor]:
         """(sum, weight) of one pass, as train/loop.py takes them."""
         settings, extra, mask_BT = self.settings, micro.extra, micro.mask_BT
@@ -241,7 +246,7 @@ class Learner:
             measured["clipped"] = losses.outside(ratio_BT, advantages_BT, settings.clip_low, settings.clip_high)
         loss_BT = loss_BT * losses.importance(old_BT, micro.sampled_BT, settings.importance_cap)
         if "reference" in extra:
-            kl_BT = losses.k3(logprobs_BT, extra["reference"])
+            kl_BT = self._divergence(logprobs_BT, micro)
             loss_BT = loss_BT + settings.kl * kl_BT if settings.kl_in == "loss" else loss_BT
             measured["kl"] = kl_BT
         if "returns" in extra:

@@ -32,7 +32,8 @@ class Clock:
         self._first: int | None = None
 
     def began(self, work: Work) -> None:
-        self._begun[work] = time.perf_counter()
+        if work.kind != "interrupt":  # the engine goes on with what it is at
+            self._begun[work] = time.perf_counter()
 
     def ended(self, work: Work, tokens: int) -> None:
         """`tokens`: that the engine drew."""

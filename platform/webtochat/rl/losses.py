@@ -112,6 +112,14 @@ def k3(logprobs_BT: Tensor, reference_BT: Tensor) -> Tensor:
     return gap_BT.exp() - gap_BT - 1
 
 
+def divergence(logprobs_BT: Tensor, reference_BT: Tensor, sampled_BT: Tensor, cap: float) -> Tensor:
+    """KL(π ‖ reference) per token by k3, times min(π / π_sampler, cap): unbiased where other weights drew the tokens,
+    and its gradient, π / π_sampler · log(π / reference) ∇log π, is that of the divergence (DeepSeek-AI 2025,
+    "DeepSeek-V3.2", section 3.1). Without the factor a token that the first step had made unlikely counted e^d: in the
+    second the gradient was 700 times as long as in others."""
+    return k3(logprobs_BT, reference_BT) * importance(logprobs_BT, sampled_BT, cap)
+
+
 def importance(old_BT: Tensor, sampled_BT: Tensor, cap: float) -> Tensor:
     """min(π_old / π_sampler, cap), by which a token's loss is multiplied: sampler and trainer compute the same weights
     in other ways, and an answer may come from weights some steps older (truncated importance sampling; Ionides 2008;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -33,7 +34,10 @@ class Training:
     A worker or node that dies is replaced `cluster.train_retries` times, from the newest checkpoint.
     """
 
-    def __init__(self, stage: Stage, run_rank: Callable[..., Any], job: Any, cluster: Cluster):
+    def __init__(
+        self, stage: Stage, run_rank: Callable[..., Any], job: Any, cluster: Cluster, core_share: float = 1.0
+    ):  # fmt: skip
+        """`core_share`: of each machine's cores, that the workers' threads are for unless `cluster.train_cpus` says."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.messages = Queue(
             actor_options={"num_cpus": 0, "scheduling_strategy": here}  # not on a node that may be lost
@@ -45,7 +49,10 @@ class Training:
             gpus = ray.cluster_resources().get("GPU", 0) >= fewest
         resources: dict[str, float] = {"CPU": cluster.train_cpus or 1, **({"GPU": 1} if gpus else {})}
         filesystem, inner = storage.resolve(stage.scratch("ray"))
-        config = {"job": job, "messages": self.messages, "threads": cluster.train_cpus, "run_rank": run_rank}
+        config = {
+            "job": job, "messages": self.messages, "threads": cluster.train_cpus, "core_share": core_share,
+            "run_rank": run_rank,
+        }  # fmt: skip
         trainer = TorchTrainer(
             _rank,
             train_loop_config=config,
@@ -122,7 +129,8 @@ def _rank(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     job, messages = config["job"], config["messages"]
     context = ray.train.get_context()
-    threads = config["threads"] or max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size())
+    cores = math.ceil(len(os.sched_getaffinity(0)) * config["core_share"])
+    threads = config["threads"] or max(1, cores // context.get_local_world_size())
 
     def emit(message: Any) -> None:
         messages.put(message)
