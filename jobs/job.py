@@ -45,7 +45,7 @@ os.environ.update(
     PYTHONWARNINGS="ignore",
 )
 if not os.environ.get("RAY_ADDRESS"):
-    # A Ray that we start is for this machine: all its ports, the metrics' too, are then on loopback. (Ray's own setting
+    # A Ray that we start is for this machine: its ports, also of its metrics, are then on loopback. (Ray's own setting
     # for laptops; elsewhere it takes an outer address of the machine, whatever it is told.)
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 # What workers need of it, on any node: with the keys of storage and of search engines, the hashes of our own API keys,

@@ -265,7 +265,8 @@ class Cluster(Section):
     train_workers: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
     """[fewest, most]: as many as the cluster has room for, again each time that training goes on after a loss."""
     train_cpus: int | None = None
-    """Threads of each training worker; by default the machine's cores over the workers."""
+    """Threads of each training worker; by default the machine's cores over the workers; half of them where rl samples
+    meanwhile."""
     train_gpus: bool | None = None
     """None: a GPU each where the cluster has them."""
     shard: bool = False
