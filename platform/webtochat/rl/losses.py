@@ -113,11 +113,11 @@ def k3(logprobs_BT: Tensor, reference_BT: Tensor) -> Tensor:
 
 
 def divergence(logprobs_BT: Tensor, reference_BT: Tensor, sampled_BT: Tensor, cap: float) -> Tensor:
-    """KL(π ‖ reference) per token by k3, times min(π / π_sampler, cap): unbiased where other weights drew the tokens,
-    and its gradient, π / π_sampler · log(π / reference) ∇log π, is that of the divergence (DeepSeek-AI 2025,
-    "DeepSeek-V3.2", section 3.1). Without the factor a token that the first step had made unlikely counted e^d: in the
-    second the gradient was 700 times as long as in others."""
-    return k3(logprobs_BT, reference_BT) * importance(logprobs_BT, sampled_BT, cap)
+    """k3 times min(π / π_sampler, cap), held fixed: in the mean k3 and its gradient are then those of tokens drawn from
+    π, whoever drew them. (DeepSeek-AI 2025, "DeepSeek-V3.2", section 3.1, lets the gradient through the factor too.)
+    Without the factor a token that the first step had made unlikely counted e^d: the second step's gradient was up to
+    400 times as long as others."""
+    return k3(logprobs_BT, reference_BT) * importance(logprobs_BT, sampled_BT, cap).detach()
 
 
 def importance(old_BT: Tensor, sampled_BT: Tensor, cap: float) -> Tensor:
