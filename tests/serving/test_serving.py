@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import openai
@@ -278,14 +278,23 @@ def test_the_page(server):
     assert "innerHTML" not in page and "insertAdjacentHTML" not in page and "document.write" not in page
 
 
+def processes(port: int) -> list[tuple[str, list[str], list[str]]]:
+    """Of the server's Ray: title, open files, addresses that it listens on."""
+    named = f"serve.port={port}"
+    [server] = [each for each in psutil.process_iter(["cmdline"]) if named in (each.info["cmdline"] or [])]
+    found = []
+    for each in server.children(recursive=True):
+        with suppress(psutil.Error):  # it may have ended just now
+            listening = [one.laddr.ip for one in each.net_connections("inet") if one.status == "LISTEN"]
+            found.append((" ".join(each.cmdline()), [one.path for one in each.open_files()], listening))
+    return found
+
+
 def test_the_models_replica_writes_its_log_and_does_not_keep_it(server):
     """vLLM's logging, as it is by default, closes Serve's handler, which then gathers its lines and writes none."""
     assert post(server, "/v1/completions", b'{"model": "tiny", "prompt": "Ada", "max_tokens": 2}')[0] == 200
-    [replica] = [
-        each for each in psutil.Process().children(recursive=True)
-        if "ServeReplica:model" in " ".join(each.cmdline())
-    ]  # fmt: skip
-    [log] = [each.path for each in replica.open_files() if "/serve/replica_" in each.path]
+    [files] = [files for title, files, _ in processes(server) if "ServeReplica:model" in title]
+    [log] = [path for path in files if "/serve/replica_" in path]
     assert "CALL /v1/completions OK" in Path(log).read_text()
 
 
@@ -293,14 +302,10 @@ def test_it_listens_on_loopback_only(server):
     listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line]
     assert f"0100007F:{server:04X}" in listening
     assert f"00000000:{server:04X}" not in listening
-    family = psutil.Process().children(recursive=True)
-    opened = [
-        (process.name(), each.laddr.ip) for process in family for each in process.net_connections("inet")
-        if each.status == "LISTEN"
-    ]  # fmt: skip
-    outside = {name for name, address in opened if address not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")}
+    opened = [(title, address) for title, _, addresses in processes(server) for address in addresses]
+    outside = {title for title, address in opened if address not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")}
     # Serve leaves no choice for its replicas' port, which asks for Ray's token.
-    assert opened and all("ServeReplica" in name for name in outside), opened
+    assert opened and all("ServeReplica" in title for title in outside), opened
 
 
 def test_a_port_in_use_is_one_line(server, recipe):
