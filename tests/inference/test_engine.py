@@ -131,9 +131,7 @@ def test_a_completion_ends_where_the_model_does(engine):
 
 def test_weights_that_come_between_two_tokens_are_those_of_the_next(engine, directories):
     """What was drawn is kept; what was computed of it is computed anew."""
-    answers = engine.generate(
-        PROMPTS, max_new_tokens=12, temperature=1.0, seed=5, renew=(5, engine.model("2"))
-    )  # fmt: skip
+    answers = engine.generate(PROMPTS, max_new_tokens=12, temperature=1.0, seed=5, renew=(5, engine.model("2")))
     assert {tuple(completion.versions) for [completion] in answers} == {(0,) * 5 + (1,) * 7}
     assert worst_difference(directories / "1", PROMPTS, answers, range(5)) < 1e-3
     assert worst_difference(directories / "2", PROMPTS, answers, range(5, 12)) < 1e-3

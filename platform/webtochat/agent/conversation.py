@@ -58,9 +58,7 @@ class Conversation:
         """How many more ids fit."""
         return self._most - len(self.ids)
 
-    def generated(
-        self, ids: list[int], logprobs: Sequence[float] = (), versions: Sequence[int] = ()
-    ) -> list[Call]:  # fmt: skip
+    def generated(self, ids: list[int], logprobs: Sequence[float] = (), versions: Sequence[int] = ()) -> list[Call]:
         """Takes a completion, with its stop token if one ended it. Returns the calls to make: there may be none though
         it goes on, where all that looks like one is none."""
         self._add(ids, 1, logprobs, versions)

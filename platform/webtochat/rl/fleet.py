@@ -172,12 +172,13 @@ class Fleet:
         return sorted(self.done.pop(step, {}))
 
     def work(self) -> list[Work]:
-        """Something for each idle engine, as far as there is; it then counts as being done."""
+        """Something for each idle engine, as far as there is, and newer weights for those that sample, where updates
+        interrupt; it then counts as being done."""
         self._begin()
         found = []
         for name, engine in self.engines.items():
-            samples = engine.state == "at work" and bool(engine.out)
-            if self.interrupts and samples and self.there and max(engine.version, engine.coming) < self.newest:
+            older = max(engine.version, engine.coming) < self.newest
+            if self.interrupts and self.there and engine.out and older:
                 engine.coming = self.newest
                 found.append(Work(name, engine.life, "interrupt", self.newest))
             elif engine.state == "idle":

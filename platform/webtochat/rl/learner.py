@@ -222,9 +222,7 @@ class Learner:
             return model(micro.tokens_BT, micro.targets_BT, micro.mask_BT, self.settings.temperature)
 
     def _divergence(self, logprobs_BT: Tensor, micro: Micro) -> Tensor:
-        return losses.divergence(
-            logprobs_BT, micro.extra["reference"], micro.sampled_BT, self.settings.importance_cap
-        )  # fmt: skip
+        return losses.divergence(logprobs_BT, micro.extra["reference"], micro.sampled_BT, self.settings.importance_cap)
 
     def _loss(self, model: nn.Module, micro: Micro, tally: Tally) -> tuple[Tensor, Tensor]:
         """(sum, weight) of one pass, as train/loop.py takes them."""
